@@ -1,0 +1,1 @@
+"""From resolved gateways to Envoy resources: pure functions that return bytes."""

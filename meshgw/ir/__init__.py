@@ -1,0 +1,1 @@
+"""Resolved values: what gateways serve, free of Kubernetes documents and of Envoy messages."""

@@ -1,0 +1,315 @@
+"""The one table of finding codes: what each means, why it happens and what to do.
+
+CLI help and docs are made from it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshgw.ir.finding import Level
+
+
+class Code(msgspec.Struct, frozen=True):
+    """One kind of finding."""
+
+    code: str
+    level: Level
+    title: str
+    cause: str
+    remedy: str
+
+
+_E, _W, _I = Level.ERROR, Level.WARNING, Level.INFO
+
+_ROWS = (
+    # MG1xxx attachment
+    Code(
+        "MG1001",
+        _E,
+        "No matching parent",
+        "A parentRef selects no listener by sectionName and port.",
+        "Name a listener of the Gateway, or drop sectionName and port.",
+    ),
+    Code(
+        "MG1002",
+        _E,
+        "Not allowed by listeners",
+        "The listener refuses the route's kind or namespace.",
+        "Extend allowedRoutes of the listener, or attach to another one.",
+    ),
+    Code(
+        "MG1003",
+        _E,
+        "No matching host name",
+        "The route's hostnames and the listener's have nothing in common.",
+        "Give the route a host name that the listener serves.",
+    ),
+    Code(
+        "MG1004",
+        _E,
+        "Listener conflict",
+        "Two listeners of one port claim the same host name or different protocols.",
+        "Change the port or the hostname of the later one.",
+    ),
+    Code(
+        "MG1005",
+        _E,
+        "Unsupported protocol",
+        "The listener's protocol or TLS mode is not served.",
+        "Use HTTP, HTTPS, TLS, TCP, UDP or (waypoints) HBONE.",
+    ),
+    Code(
+        "MG1006",
+        _E,
+        "Invalid route kinds",
+        "allowedRoutes names kinds that the protocol cannot carry.",
+        "Name only kinds that fit the listener's protocol.",
+    ),
+    Code(
+        "MG1007",
+        _E,
+        "ListenerSet not allowed",
+        "The Gateway does not admit ListenerSets of that namespace.",
+        "Set allowedListeners.namespaces of the Gateway.",
+    ),
+    Code(
+        "MG1008",
+        _E,
+        "Gateway not accepted",
+        "The Gateway asks for something that is not served.",
+        "Read the Accepted condition and mend the named field.",
+    ),
+    Code(
+        "MG1009",
+        _E,
+        "Unknown role",
+        "meshgw.dev/role holds none of ingress, egress, waypoint.",
+        "Correct or remove the label.",
+    ),
+    Code(
+        "MG1010",
+        _W,
+        "Listener without valid parts",
+        "No listener of the Gateway can be served.",
+        "Read the listeners' conditions.",
+    ),
+    # MG2xxx references and grants
+    Code(
+        "MG2001",
+        _E,
+        "Backend not found",
+        "A backendRef names a Service or port that does not exist.",
+        "Create it, or correct the reference.",
+    ),
+    Code(
+        "MG2002",
+        _E,
+        "Reference not permitted",
+        "A reference crosses namespaces without a ReferenceGrant.",
+        "Create a ReferenceGrant in the target's namespace.",
+    ),
+    Code(
+        "MG2003",
+        _E,
+        "Invalid kind",
+        "A reference names a kind that cannot be used there.",
+        "Use a core Service as a backend, a Secret as a certificate.",
+    ),
+    Code(
+        "MG2004",
+        _W,
+        "No backends",
+        "A rule has no backend and no answer of its own: it answers 500.",
+        "Add a backendRef, a redirect, or remove the rule.",
+    ),
+    Code(
+        "MG2005",
+        _W,
+        "No ready endpoints",
+        "A backend has no ready endpoint: requests to it answer 503.",
+        "Check the Service's selector and its pods.",
+    ),
+    # MG3xxx TLS and identity
+    Code(
+        "MG3001",
+        _E,
+        "Invalid certificate",
+        "The referenced certificate is missing, malformed or does not fit its key.",
+        "Provide tls.crt and tls.key of one certificate in a Secret.",
+    ),
+    Code(
+        "MG3002",
+        _E,
+        "Invalid CA certificates",
+        "The referenced CA bundle is missing or holds no certificate.",
+        "Provide PEM certificates under ca.crt.",
+    ),
+    Code(
+        "MG3003",
+        _W,
+        "Certificate expired",
+        "The certificate's validity has ended; clients refuse it.",
+        "Renew the certificate.",
+    ),
+    Code(
+        "MG3004",
+        _E,
+        "Backend TLS refused",
+        "A BackendTLSPolicy cannot be applied, so the backend is not reached at all.",
+        "Mend the policy: its backends stay closed until then.",
+    ),
+    Code(
+        "MG3005",
+        _W,
+        "Conflicting backend TLS policy",
+        "An older policy targets the same section of the Service.",
+        "Remove one of them or target other sections.",
+    ),
+    Code(
+        "MG3006",
+        _W,
+        "Insecure client validation",
+        "Client certificates are asked for but not required to be valid.",
+        "Use mode AllowValidOnly unless clients authenticate otherwise.",
+    ),
+    # MG4xxx rules and policies
+    Code(
+        "MG4001",
+        _E,
+        "Rule cannot be served",
+        "Envoy would refuse part of the rule; it answers 500 and nothing else changes.",
+        "Read the message and correct the field.",
+    ),
+    Code(
+        "MG4002",
+        _E,
+        "Invalid regular expression",
+        "The expression is not RE2, or larger than Envoy allows.",
+        "Simplify it; look-around and back-references do not exist in RE2.",
+    ),
+    Code(
+        "MG4003",
+        _E,
+        "Unsupported filter",
+        "The rule asks for a filter that is not served; it answers 500.",
+        "Remove the filter, or use one that the documentation lists.",
+    ),
+    Code(
+        "MG4004",
+        _E,
+        "Policy denies",
+        "Part of an AuthorizationPolicy is not supported, so it denies everything it targets.",
+        "Remove the unsupported field.",
+    ),
+    Code(
+        "MG4005",
+        _W,
+        "Policy without effect",
+        "The policy targets nothing that a gateway of ours serves.",
+        "Correct targetRefs.",
+    ),
+    # MG5xxx mesh enrolment
+    Code(
+        "MG5001",
+        _E,
+        "Waypoint not found",
+        "istio.io/use-waypoint names a Gateway that is no waypoint of ours.",
+        "Create the waypoint or correct the label.",
+    ),
+    Code(
+        "MG5002",
+        _E,
+        "Waypoint not permitted",
+        "The waypoint's listener does not admit that namespace.",
+        "Set allowedRoutes.namespaces of its HBONE listener.",
+    ),
+    Code(
+        "MG5003",
+        _W,
+        "Waypoint does not take this traffic",
+        "istio.io/waypoint-for of the waypoint leaves this kind of traffic out.",
+        "Change istio.io/waypoint-for, or remove the use-waypoint label.",
+    ),
+    Code(
+        "MG5004",
+        _E,
+        "No mesh identity",
+        "The Gateway needs a mesh certificate and no CA is configured.",
+        "Run with --mesh, or configure istiod's address.",
+    ),
+    Code(
+        "MG5005",
+        _W,
+        "Service without addresses",
+        "A service behind a waypoint has no virtual IP, so no client can address it there.",
+        "Give the Service a clusterIP.",
+    ),
+    # MG6xxx data plane
+    Code(
+        "MG6001",
+        _E,
+        "Configuration refused",
+        "Envoy rejected resources; the last good ones stay in force.",
+        "Report this with the message: nothing Envoy rejects should be sent.",
+    ),
+    Code(
+        "MG6002",
+        _E,
+        "Proxy not running",
+        "The Gateway's Envoy does not start.",
+        "Read the message; free the port or give another address.",
+    ),
+    # MG9xxx input and installation
+    Code(
+        "MG9001",
+        _E,
+        "Internal error",
+        "Computing this object failed; its last good configuration stays in force, policies deny.",
+        "Report this with the object.",
+    ),
+    Code(
+        "MG9101",
+        _E,
+        "Broken YAML",
+        "The document cannot be parsed.",
+        "Correct the syntax at the named line; what the file held before stays in force.",
+    ),
+    Code(
+        "MG9102",
+        _E,
+        "Wrong shape",
+        "A field has the wrong type or value.",
+        "Correct the field; the last good version of the object stays in force.",
+    ),
+    Code(
+        "MG9103",
+        _E,
+        "Duplicate object",
+        "Two documents define the same object; the first file in name order wins.",
+        "Remove one.",
+    ),
+    Code(
+        "MG9104",
+        _I,
+        "Unknown kind",
+        "Documents of this kind are not read.",
+        "Nothing, unless the apiVersion or kind is misspelt.",
+    ),
+    Code(
+        "MG9105",
+        _W,
+        "Unknown field",
+        "The field is not part of the API and is ignored.",
+        "Check its spelling and place.",
+    ),
+    Code(
+        "MG9106",
+        _E,
+        "Unreadable file",
+        "The file cannot be read; what it held before stays in force.",
+        "Check the path and permissions.",
+    ),
+)
+
+CODES = {row.code: row for row in _ROWS}

@@ -1,0 +1,46 @@
+"""Well-known names: controller, labels, annotations, ports and classes."""
+
+from __future__ import annotations
+
+CONTROLLER_NAME = "meshgw.dev/gateway-controller"
+
+GATEWAY_GROUP = "gateway.networking.k8s.io"
+SECURITY_GROUP = "security.istio.io"
+NETWORKING_GROUP = "networking.istio.io"
+DISCOVERY_GROUP = "discovery.k8s.io"
+CORE_GROUP = ""
+
+# Classes that exist without being declared, and the role each gives to its Gateways.
+CLASS_INGRESS = "meshgw"
+CLASS_EGRESS = "meshgw-egress"
+CLASS_WAYPOINT = "meshgw-waypoint"
+
+LABEL_ROLE = "meshgw.dev/role"
+LABEL_SERVICE_ACCOUNT = "meshgw.dev/service-account"
+LABEL_USE_WAYPOINT = "istio.io/use-waypoint"
+LABEL_USE_WAYPOINT_NAMESPACE = "istio.io/use-waypoint-namespace"
+LABEL_WAYPOINT_FOR = "istio.io/waypoint-for"
+LABEL_DATAPLANE_MODE = "istio.io/dataplane-mode"
+LABEL_TUNNEL = "networking.istio.io/tunnel"
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+ANNOTATION_REDIRECTION = "ambient.istio.io/redirection"
+ANNOTATION_DRY_RUN = "istio.io/dry-run"
+
+HBONE_PORT = 15008
+"""Where ztunnel and waypoints terminate HBONE (HTTP/2 CONNECT over mutual TLS)."""
+
+DEFAULT_TRUST_DOMAIN = "cluster.local"
+DEFAULT_CLUSTER_DOMAIN = "cluster.local"
+DEFAULT_ROOT_NAMESPACE = "istio-system"
+
+# Secrets and internal listeners inside an Envoy.
+SDS_WORKLOAD_CERTIFICATE = "default"
+SDS_MESH_ROOTS = "ROOTCA"
+LISTENER_CONNECT_TERMINATE = "connect_terminate"
+LISTENER_MAIN_INTERNAL = "main_internal"
+LISTENER_CONNECT_ORIGINATE = "connect_originate"
+
+# Filter state set by connect_terminate for the chains behind it (Istio uses the same keys).
+STATE_PEER_PRINCIPAL = "io.istio.peer_principal"
+STATE_LOCAL_PRINCIPAL = "io.istio.local_principal"
+STATE_CONNECT_AUTHORITY = "io.istio.connect_authority"

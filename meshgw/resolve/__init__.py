@@ -1,0 +1,1 @@
+"""From Kubernetes objects to resolved gateways: pure functions over tables."""

@@ -1,0 +1,236 @@
+"""Statuses, assembled from what the resolving steps found. One value per object; writers compare and send it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from meshgw.api.meta import Key, ObjectRef
+from meshgw.engine import Table, View
+from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult
+from meshgw.ir.keys import RouteKey
+from meshgw.ir.route import Parent, RefsReason, Route
+from meshgw.ir.status import (
+    ClassStatus,
+    Condition,
+    GatewayStatus,
+    ListenerStatus,
+    ParentStatus,
+    PolicyStatus,
+    RouteStatus,
+    Status,
+    StatusAddress,
+)
+from meshgw.resolve.tables import (
+    ATTACHED_COUNTS,
+    BACKEND_TLS_RESULTS,
+    BINDINGS,
+    CLASSES,
+    GATEWAYS,
+    LISTENER_SET_RESULTS,
+    LISTENERS,
+    OUR_GATEWAYS,
+    ROUTE_STATUSES,
+    ROUTES,
+    SETTINGS,
+    SINGLE,
+)
+
+FEATURES = (
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
+    "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
+    "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteSchemeRedirect",
+    "ListenerSet",
+    "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
+)
+"""Gateway API features that hold true of this controller, sorted."""
+
+_ANCESTORS = 16  # GEP-713: the API allows no more entries
+
+
+def assemble_status(view: View, table: Table[Any, Any], key: Any, row: Any) -> Iterable[tuple[ObjectRef, Status]]:
+    """Return the status of one object from its resolved row."""
+    if table is CLASSES:
+        yield ObjectRef("GatewayClass", "", key), _class_status(row)
+    elif table is OUR_GATEWAYS:
+        yield ObjectRef("Gateway", *key), _gateway_status(view, row)
+    elif table is LISTENER_SET_RESULTS:
+        yield ObjectRef("ListenerSet", *key), _listener_set_status(view, row)
+    elif table is BACKEND_TLS_RESULTS:
+        controller = _controller(view)
+        entries = tuple(
+            ParentStatus(parent_ref=ref, controller_name=controller, conditions=conditions)
+            for ref, conditions in row.ancestors[:_ANCESTORS]
+        )
+        if entries:
+            yield ObjectRef("BackendTLSPolicy", *key), PolicyStatus(ancestors=entries)
+    elif table is ROUTE_STATUSES:
+        yield ObjectRef(*key), row
+
+
+def assemble_route_status(
+    view: View, key: RouteKey, members: Mapping[tuple[RouteKey, int], Parent]
+) -> Iterable[tuple[RouteKey, RouteStatus]]:
+    """Return one `parents` entry for each parentRef of ours, in the order of the spec."""
+    route = view.get(ROUTES, key)
+    controller = _controller(view)
+    entries = tuple(
+        ParentStatus(
+            parent_ref=parent.ref, controller_name=controller, conditions=_parent_conditions(parent, route)
+        )
+        for _key, parent in sorted(members.items())
+    )
+    yield key, RouteStatus(parents=entries)
+
+
+def _controller(view: View) -> str:
+    settings = view.get(SETTINGS, SINGLE)
+    return settings.controller_name if settings else ""
+
+
+def _class_status(row: GatewayClass) -> ClassStatus:
+    return ClassStatus(conditions=row.conditions, supported_features=FEATURES)
+
+
+def _gateway_status(view: View, row: Gateway) -> GatewayStatus:
+    listeners = tuple(
+        listener for key, listener in view.by(LISTENERS, "gateway", row.key) if key.owner_kind == "Gateway"
+    )
+    binding = view.get(BINDINGS, row.key) or Binding()
+    conditions = _accepted_conditions(row, listeners)
+    accepted = next((c.status for c in conditions if c.type == "Accepted"), False)
+    conditions = (*conditions, _programmed(view, row, accepted, binding))
+    sets = view.by(LISTENER_SET_RESULTS, "gateway", row.key)
+    return GatewayStatus(
+        addresses=tuple(StatusAddress(type=_address_type(a), value=a) for a in binding.addresses) if accepted else (),
+        conditions=tuple(sorted(conditions, key=lambda c: c.type)),
+        listeners=_listener_statuses(view, listeners),
+        attached_listener_sets=sum(1 for _key, result in sets if result.accepted),
+    )
+
+
+def _address_type(address: str) -> str:
+    return "IPAddress" if ":" in address or address.replace(".", "").isdigit() else "Hostname"
+
+
+def _accepted_conditions(row: Gateway, listeners: tuple[Listener, ...]) -> tuple[Condition, ...]:
+    """Let the listeners have their say in Accepted: some bad keeps it True, all bad makes it False."""
+    refused = [listener for listener in listeners if not listener.accepted]
+    if not refused or not row.accepted:
+        return row.conditions
+    names = ", ".join(sorted(listener.key.name for listener in refused))
+    verdict = Condition(
+        type="Accepted",
+        status=len(refused) < len(listeners),
+        reason="ListenersNotValid",
+        message=f"not served: {names}",
+        observed_generation=row.generation,
+    )
+    return tuple(verdict if c.type == "Accepted" else c for c in row.conditions)
+
+
+def _programmed(view: View, row: Gateway, accepted: bool, binding: Binding) -> Condition:  # noqa: FBT001 - one caller
+    def condition(reason: str, message: str = "", *, status: bool = False) -> Condition:
+        return Condition(
+            type="Programmed", status=status, reason=reason, message=message, observed_generation=row.generation
+        )
+
+    if not accepted:
+        return condition("Invalid", "the Gateway is not accepted")
+    if binding.unusable:
+        return condition("AddressNotUsable", f"cannot be bound: {', '.join(binding.unusable)}")
+    if not binding.addresses:
+        return condition("AddressNotAssigned", "no address yet")
+    if view.get(GATEWAYS, row.key) is None:
+        return condition("Pending", "the Gateway is gone")
+    return condition("Programmed", status=True)
+
+
+def _listener_statuses(view: View, listeners: Iterable[Listener]) -> tuple[ListenerStatus, ...]:
+    return tuple(
+        ListenerStatus(
+            name=listener.key.name,
+            supported_kinds=listener.kinds,
+            attached_routes=view.get(ATTACHED_COUNTS, listener.key) or 0,
+            conditions=listener.conditions,
+        )
+        for listener in sorted(listeners, key=lambda listener: listener.precedence)
+    )
+
+
+def _listener_set_status(view: View, row: ListenerSetResult) -> GatewayStatus:
+    owned = view.by(LISTENERS, "owner", (row.gateway, "ListenerSet", row.key))
+    return GatewayStatus(
+        conditions=row.conditions, listeners=_listener_statuses(view, (listener for _key, listener in owned))
+    )
+
+
+def _parent_conditions(parent: Parent, route: Route | None) -> tuple[Condition, ...]:
+    generation = parent.generation
+    refs = route.refs if route else RefsReason.RESOLVED
+    conditions = [
+        Condition(
+            type="Accepted",
+            status=parent.reason == "Accepted",
+            reason=parent.reason,
+            message=parent.message,
+            observed_generation=generation,
+        ),
+        Condition(
+            type="ResolvedRefs",
+            status=refs is RefsReason.RESOLVED,
+            reason=refs.value,
+            message=route.refs_message if route else "",
+            observed_generation=generation,
+        ),
+    ]
+    if route and route.partially_invalid:
+        conditions.append(
+            Condition(
+                type="PartiallyInvalid",
+                status=True,
+                reason="UnsupportedValue",
+                message=route.partially_invalid,
+                observed_generation=generation,
+            )
+        )
+    return tuple(conditions)
