@@ -1,0 +1,48 @@
+# Short targets. `make demo` and `make test` set up all they need: Python 3.11+, make and a package index are enough.
+
+CACHE ?= $(HOME)/.cache/meshgw
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo $(CACHE)/uv/bin/uv)
+RUN := $(UV) run --frozen
+PYTEST := $(RUN) pytest
+JOBS ?= auto
+
+.PHONY: demo test test-fast test-envoy lint format bench golden clean
+
+demo: $(UV)  ## An ambient mesh on this machine, with real Envoys.
+	$(RUN) --no-default-groups meshgw demo
+
+test: lint  ## Everything: lint, types, layers, all tests with the coverage floors.
+	$(RUN) coverage erase
+	$(PYTEST) -n $(JOBS) --dist loadgroup --cov --cov-report= tests
+	$(RUN) coverage report --fail-under=90
+	$(RUN) coverage report --fail-under=100 --include='meshgw/engine/*,meshgw/xds/session.py' --skip-covered
+
+test-fast: $(UV)  ## Everything that needs no Envoy.
+	$(PYTEST) -n $(JOBS) -m 'not envoy' tests
+
+test-envoy: $(UV)  ## Only what talks to a real Envoy.
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m envoy tests
+
+lint: $(UV)  ## Style, types and layers.
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	$(RUN) lint-imports
+
+format: $(UV)
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+bench: $(UV)  ## Measure; writes tests/bench/results and docs/performance.md.
+	$(RUN) python -m tests.bench
+
+golden: $(UV)  ## Rewrite the golden outputs; read the diff before you commit it.
+	$(PYTEST) -n $(JOBS) tests/golden --update-golden
+
+clean:
+	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(CACHE)/uv/bin/uv:
+	$(PYTHON) -m venv $(CACHE)/uv
+	$(CACHE)/uv/bin/pip install --quiet 'uv>=0.5'

@@ -1,0 +1,5 @@
+"""`python -m meshgw`."""
+
+from meshgw.cli.main import main
+
+main()

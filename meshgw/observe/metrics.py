@@ -1,0 +1,42 @@
+"""Every metric of the controller, in one list, and the endpoint that serves them on loopback."""
+
+from __future__ import annotations
+
+import threading
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15)
+_SIZES = tuple(float(64 * 4**power) for power in range(10))
+
+
+class Metrics:
+    """The metrics of one controller, in a registry of their own (several controllers can share a process in tests).
+
+    It satisfies the observer protocols of `meshgw.xds` and `meshgw.identity`.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = {"registry": self.registry, "namespace": "meshgw"}
+        self.commits = Counter("commits_total", "Commits of the engine", **labels)
+        self.commit_seconds = Histogram("commit_seconds", "Time of one commit", buckets=_FAST, **labels)
+        self.rows = Counter("rows_recomputed_total", "Rows recomputed, by table", ["table"], **labels)
+        self.faults = Counter("faults_total", "Rows whose computation failed, by table", ["table"], **labels)
+        self.findings = Gauge("findings", "Findings in force, by level", ["level"], **labels)
+        self.reloads = Counter("reloads_total", "Reloads of the input files", **labels)
+        self.problems = Gauge("input_problems", "Problems of the input files", **labels)
+        self.push_bytes = Histogram("xds_push_bytes", "Size of one response", ["type"], buckets=_SIZES, **labels)
+        self.push_seconds = Histogram("xds_push_to_ack_seconds", "Push to ACK", ["type"], buckets=_FAST, **labels)
+        self.nacks = Counter("xds_nacks_total", "Responses a proxy refused", ["type"], **labels)
+        self.proxies = Gauge("xds_connected_proxies", "Connected proxies, by Gateway", ["gateway"], **labels)
+        self.expiry = Gauge("certificate_remaining_seconds", "Validity left, by identity", ["identity"], **labels)
+        self.rotations = Counter("certificate_rotations_total", "Certificates obtained", ["identity"], **labels)
+        self.rotation_failures = Counter("certificate_failures_total", "Failed attempts", ["identity"], **labels)
+        self.stalls = Histogram("event_loop_stall_seconds", "Delay of a due timer", buckets=_FAST, **labels)
+        self.restarts = Counter("envoy_restarts_total", "Restarts of crashed proxies", ["gateway"], **labels)
+
+    def serve(self, address: str, port: int) -> tuple[WSGIServer, threading.Thread]:
+        """Serve `/metrics`; the caller shuts the server down. Raises OSError when the port is in use."""
+        return start_http_server(port, addr=address, registry=self.registry)
