@@ -1,0 +1,1 @@
+"""Runs stock Envoy processes on this machine: find, bootstrap, supervise, and choose where they listen."""
