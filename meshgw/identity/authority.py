@@ -143,8 +143,8 @@ class MeshAuthority:
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._signer.key.public_key()), critical=False
             )
-            # RFC 5280 4.2.1.6: the SAN is critical when there is no subject.
-            .add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
+            # As istiod does, with or without a subject; without one RFC 5280 4.2.1.6 demands it.
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .sign(self._signer.key, hashes.SHA256())
         )
 
