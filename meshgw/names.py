@@ -15,6 +15,7 @@ CLASS_INGRESS = "meshgw"
 CLASS_EGRESS = "meshgw-egress"
 CLASS_WAYPOINT = "meshgw-waypoint"
 
+LABEL_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 LABEL_ROLE = "meshgw.dev/role"
 LABEL_SERVICE_ACCOUNT = "meshgw.dev/service-account"
 LABEL_USE_WAYPOINT = "istio.io/use-waypoint"

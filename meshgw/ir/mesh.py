@@ -45,6 +45,18 @@ class WaypointWorkload(msgspec.Struct, frozen=True, kw_only=True):
     hbone: bool = False
 
 
+class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
+    """What `istio.io/use-waypoint` of a Service or Pod (or its Namespace) comes to.
+
+    `waypoint` is None when the label cannot be followed: the findings say why.
+    """
+
+    kind: str
+    key: Key
+    waypoint: Key | None
+    findings: tuple[Finding, ...] = ()
+
+
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """What the mesh knows of an address: whether it speaks HBONE, and as whom."""
 
@@ -114,6 +126,8 @@ class AuthorizationPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     key: Key
     action: Action
+    targets: tuple[tuple[str, Key], ...]
+    """(Gateway, GatewayClass or Service, key). ("Namespace", key) stands for all of a namespace."""
     rules: tuple[AuthorizationRule, ...] = ()
     findings: tuple[Finding, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from wsgiref.simple_server import WSGIServer
 
@@ -30,13 +31,56 @@ class Metrics:
         self.push_bytes = Histogram("xds_push_bytes", "Size of one response", ["type"], buckets=_SIZES, **labels)
         self.push_seconds = Histogram("xds_push_to_ack_seconds", "Push to ACK", ["type"], buckets=_FAST, **labels)
         self.nacks = Counter("xds_nacks_total", "Responses a proxy refused", ["type"], **labels)
-        self.proxies = Gauge("xds_connected_proxies", "Connected proxies, by Gateway", ["gateway"], **labels)
-        self.expiry = Gauge("certificate_remaining_seconds", "Validity left, by identity", ["identity"], **labels)
+        self.proxies = Gauge("xds_connected_proxies", "Connected proxies", **labels)
+        self.expiry = Gauge("certificate_expiry_seconds", "End of validity, Unix time", ["identity"], **labels)
         self.rotations = Counter("certificate_rotations_total", "Certificates obtained", ["identity"], **labels)
-        self.rotation_failures = Counter("certificate_failures_total", "Failed attempts", ["identity"], **labels)
+        self.rotation_failures = Counter(
+            "certificate_failures_total", "Failed attempts", ["identity", "code"], **labels
+        )
         self.stalls = Histogram("event_loop_stall_seconds", "Delay of a due timer", buckets=_FAST, **labels)
         self.restarts = Counter("envoy_restarts_total", "Restarts of crashed proxies", ["gateway"], **labels)
 
     def serve(self, address: str, port: int) -> tuple[WSGIServer, threading.Thread]:
         """Serve `/metrics`; the caller shuts the server down. Raises OSError when the port is in use."""
         return start_http_server(port, addr=address, registry=self.registry)
+
+    def pushed(self, group: str, type_url: str, size: int, resources: int) -> None:
+        """Count a response on its way to one proxy."""
+        del group, resources
+        self.push_bytes.labels(_short(type_url)).observe(size)
+
+    def acked(self, group: str, type_url: str, seconds: float) -> None:
+        """Record how long a proxy took to accept a response."""
+        del group
+        self.push_seconds.labels(_short(type_url)).observe(seconds)
+
+    def nacked(self, group: str, type_url: str) -> None:
+        """Count a refused response."""
+        del group
+        self.nacks.labels(_short(type_url)).inc()
+
+    def connected(self, proxies: int) -> None:
+        """Set the number of connected proxies."""
+        self.proxies.set(proxies)
+
+    def certificate_expires(self, identity: object, at: float) -> None:
+        """Set when the certificate in use ends, in Unix seconds."""
+        self.expiry.labels(str(identity)).set(at)
+
+    def certificate_rotated(self, identity: object) -> None:
+        """Count a new certificate."""
+        self.rotations.labels(str(identity)).inc()
+
+    def rotation_failed(self, identity: object, code: str) -> None:
+        """Count a failed attempt."""
+        self.rotation_failures.labels(str(identity), code).inc()
+
+    def identity_removed(self, identity: object) -> None:
+        """Forget an identity that is no longer kept."""
+        with contextlib.suppress(KeyError):
+            self.expiry.remove(str(identity))
+
+
+def _short(type_url: str) -> str:
+    """`type.googleapis.com/envoy.config.cluster.v3.Cluster` -> `Cluster`."""
+    return type_url.rpartition(".")[2]

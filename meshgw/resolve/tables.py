@@ -37,8 +37,14 @@ def _listener_set_parent(key: Key, row: gateway.ListenerSet) -> Iterable[Hashabl
 
 
 LISTENER_SETS: Table[Key, gateway.ListenerSet] = Table("listenersets", indexes={"parent": _listener_set_parent})
-HTTP_ROUTES: Table[Key, http.HTTPRoute] = Table("httproutes")
-GRPC_ROUTES: Table[Key, grpc.GRPCRoute] = Table("grpcroutes")
+
+
+def _parent_services(key: Key, row: http.HTTPRoute | grpc.GRPCRoute) -> Iterable[Hashable]:
+    return {Key(ref.namespace or key.namespace, ref.name) for ref in row.spec.parent_refs if ref.kind == "Service"}
+
+
+HTTP_ROUTES: Table[Key, http.HTTPRoute] = Table("httproutes", indexes={"service": _parent_services})
+GRPC_ROUTES: Table[Key, grpc.GRPCRoute] = Table("grpcroutes", indexes={"service": _parent_services})
 TLS_ROUTES: Table[Key, l4.TLSRoute] = Table("tlsroutes")
 TCP_ROUTES: Table[Key, l4.TCPRoute] = Table("tcproutes")
 UDP_ROUTES: Table[Key, l4.UDPRoute] = Table("udproutes")
@@ -100,6 +106,8 @@ LISTENER_SET_RESULTS: Table[Key, ir.ListenerSetResult] = Table(
 
 WORKLOADS: Table[Key, mesh.Workload] = Table("workloads", indexes={"address": lambda _key, row: row.addresses})
 """Running Pods by key."""
+ENROLMENTS: Table[tuple[str, Key], mesh.Enrolment] = Table("enrolments")
+"""By (Service or Pod, key): those that name a waypoint."""
 WAYPOINT_SERVICES: Table[tuple[Key, Key], mesh.WaypointService] = Table(
     "waypoint-services",
     indexes={"gateway": lambda key, _row: (key[0],), "service": lambda key, _row: (key[1],)},
@@ -109,7 +117,9 @@ WAYPOINT_WORKLOADS: Table[tuple[Key, Key], mesh.WaypointWorkload] = Table(
     "waypoint-workloads", indexes={"gateway": lambda key, _row: (key[0],)}
 )
 """By (waypoint, Pod)."""
-POLICIES: Table[Key, mesh.AuthorizationPolicy] = Table("policies")
+POLICIES: Table[Key, mesh.AuthorizationPolicy] = Table(
+    "policies", indexes={"target": lambda _key, row: row.targets}
+)
 """Authorization policies as they are enforced."""
 AUTHORIZATIONS: Table[tuple[Key, Key], mesh.Authorization] = Table("authorizations")
 """By (waypoint, Service). The Service Key("", "") stands for traffic to workloads: gateway-wide policies only."""
@@ -132,8 +142,8 @@ L4_BINDINGS: Table[ListenerKey, irr.L4Binding] = Table("l4-bindings")
 
 # --- Backends ------------------------------------------------------------------------------------------------------
 
-CLUSTER_USES: Table[tuple[ClusterKey, Hashable], None] = Table("cluster-uses")
-"""Who names a cluster."""
+CLUSTER_USES: Table[tuple[ClusterKey, Hashable], bool] = Table("cluster-uses")
+"""Who names a cluster; always True."""
 CLUSTERS: Table[ClusterKey, backend.Cluster] = Table("clusters", indexes={"gateway": lambda key, _row: (key.gateway,)})
 ENDPOINTS: Table[ClusterKey, backend.Endpoints] = Table("endpoints")
 BACKEND_TLS_RESULTS: Table[Key, backend.BackendTlsResult] = Table("backend-tls-results")

@@ -1,0 +1,1 @@
+"""Answers about the pipeline's tables, for people and for programs."""
