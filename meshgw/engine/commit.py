@@ -150,6 +150,8 @@ class Graph:
         except BaseException:
             for table, changes in work.changes.items():
                 self._stores[table].apply({key: old for key, (old, _) in changes.rows.items()}, self.sequence)
+            for stage in self._stages:
+                stage.output.forget()
             self._abandoned = True
             raise
         self.sequence = work.sequence

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from meshgw.engine.output import Output
 from meshgw.engine.reads import Read, Tracker, View
 from meshgw.engine.table import Changes, DuplicateKeyError, Fault, Index, Store, Table, WiringError, fault_of, in_order
 
@@ -81,26 +82,19 @@ class Outcome:
 class Stage:
     """The state of one step in one graph.
 
-    A *unit* is what the function runs for: a source row, a group, or for a Union (position of the source, key). The
-    commonest unit emits one row under its own key, so nothing is stored for that: an output key without an entry in
-    `_owners` belongs to the unit of the same name.
+    A *unit* is what the function runs for: a source row, a group, or for a Union (position of the source, key).
     """
 
     def __init__(self, step: Step, before: Stores, store: Store[Any, Any]) -> None:
         self.step = step
-        self._fn: Callable[..., Iterable[tuple[Any, Any]]] = step.fn
-        self._on_fault: Callable[..., Iterable[tuple[Any, Any]]] | None = step.on_fault
-        self.store = store
+        self.output = Output(store)
         self.tracker = Tracker(step.table.name, before)
         self.reads: dict[Any, tuple[Read, ...]] = {}
+        self._fn: Callable[..., Iterable[tuple[Any, Any]]] = step.fn
+        self._on_fault: Callable[..., Iterable[tuple[Any, Any]]] | None = step.on_fault
         self._sources = [before[table] for table in step.sources]
         self._faults: dict[Any, Fault] = {}  # of the last run of each unit
-        self._keys: dict[Any, tuple[Any, ...]] = {}  # unit -> output keys, unless none or its own alone
-        self._owners: dict[Any, Any] = {}  # output key -> unit, unless the same
-        self._claims: dict[Any, dict[Any, Any]] = {}  # contested output key -> unit -> row
-        self._pending: dict[Any, Any] = {}  # output rows (None: withdrawn) of the commit under way
-        self._disputed: dict[Any, None] = {}  # keys it found or left contested
-        self._failed: dict[Any, Fault] = {}  # units that failed in it
+        self._failed: dict[Any, Fault] = {}  # units of the run under way
         self._raised: list[Fault] = []  # its other faults
 
     def run(self, changes: Mapping[Table[Any, Any], Changes], sequence: int, former: Stage | None = None) -> Outcome:
@@ -108,30 +102,25 @@ class Stage:
 
         A unit that fails keeps what it emitted in the `former` stage if there is one, else in this.
         """
-        self._failed, self._raised, self._disputed = {}, [], {}
-        log, faults, recomputed = self.tracker.log, self._faults, 0
-        try:
-            for unit in self._stale(changes, sequence):
-                arguments = self._arguments(unit)
-                log.clear()
-                if faults:
-                    faults.pop(unit, None)
-                emitted: dict[Any, Any] = {}
-                if arguments is not None:
-                    recomputed += 1
-                    emitted = self._emit(unit, arguments, former or self)
+        self._failed, self._raised = {}, []
+        reads, faults, log = self.reads, self._faults, self.tracker.log
+        settle, kept, recomputed = self.output.settle, (former or self).output, 0
+        for unit in self._stale(changes, sequence):
+            log.clear()
+            if faults:
+                faults.pop(unit, None)
+            arguments = self._arguments(unit)
+            if arguments is None:
+                settle(unit, {})
+            else:
+                recomputed += 1
+                settle(unit, self._emit(unit, arguments, kept))
+            if log or unit in reads:
                 self._link(unit, tuple(log) if len(log) < 2 else tuple(dict.fromkeys(log)))
-                self._settle(unit, emitted)
-            done = self.store.apply(self._pending, sequence)
-            raised = [*self._raised, *in_order(self._failed), *self._duplicates(self._disputed), *done.faults]
-        finally:
-            self._pending = {}
+        raised = [*self._raised, *in_order(self._failed), *self._duplicates(fresh=True)]
+        published = self.output.publish(sequence)
         faults.update(self._failed)
-        return Outcome(done, raised, recomputed)
-
-    def owner(self, key: Any) -> Any:
-        """The unit that a row comes from (of an absent row: the one of the same name)."""
-        return self._owners.get(key, key)
+        return Outcome(published, [*raised, *published.faults], recomputed)
 
     def label(self, unit: Any) -> Any:
         """A unit's name in faults."""
@@ -141,14 +130,15 @@ class Stage:
         """The source rows of a unit, as pairs of table and key."""
         return [(self._sources[0].table, unit)]
 
-    def outputs(self, unit: Any) -> dict[Any, Any]:
-        """Rows that a unit emits, including those it lost to a smaller unit."""
-        rows = {key: self._claims[key][unit] if key in self._claims else self._held(key) for key in self._keys_of(unit)}
-        return {key: row for key, row in rows.items() if row is not None}  # None: lost with an abandoned commit
-
     def faults(self) -> list[Fault]:
         """Units whose last run failed and keys emitted twice, as of now."""
-        return [*in_order(self._faults), *self._duplicates(self._claims)]
+        return [*in_order(self._faults), *self._duplicates(fresh=False)]
+
+    def _duplicates(self, *, fresh: bool) -> Iterator[Fault]:
+        for key, winner, losers in self.output.disputes(fresh=fresh):
+            for unit in losers:
+                error = DuplicateKeyError(f"{key!r} is emitted by {self.label(winner)!r} too, which comes first")
+                yield Fault(self.step.table.name, self.label(unit), error)
 
     # Which units, with which arguments: Group and Union differ
 
@@ -171,28 +161,30 @@ class Stage:
 
     # What a unit emits and reads
 
-    def _emit(self, unit: Any, arguments: tuple[Any, ...], former: Stage) -> dict[Any, Any]:
-        name = self.step.table.name
+    def _emit(self, unit: Any, arguments: tuple[Any, ...], kept: Output) -> dict[Any, Any]:
         try:
             pairs = list(self._fn(self.tracker, *arguments))
             emitted = dict(pairs)
-            if None in emitted.values():
-                raise TypeError("None is not a row")  # noqa: TRY301 - to be met by the handler below
         except WiringError:
             raise
         except Exception as error:  # noqa: BLE001 - a bad row must cost only itself
-            try:
-                emitted = former.outputs(unit) if self._on_fault is None else dict(self._on_fault(*arguments, error))
-            except Exception as second:  # noqa: BLE001 - the same, and it carries the first as its context
-                error, emitted = second, former.outputs(unit)
-            self._failed[unit] = fault_of(name, self.label(unit), error)
+            emitted = self._recover(unit, arguments, kept, error)
         else:
             if len(emitted) != len(pairs):
-                self._failed[unit] = Fault(
-                    name, self.label(unit), DuplicateKeyError("emits one key twice: the first row counts")
-                )
+                twice = DuplicateKeyError("emits one key twice: the first row counts")
+                self._failed[unit] = Fault(self.step.table.name, self.label(unit), twice)
                 emitted = dict(reversed(pairs))
+        if None in emitted.values():
+            emitted = {key: row for key, row in emitted.items() if row is not None}
         return emitted
+
+    def _recover(self, unit: Any, arguments: tuple[Any, ...], kept: Output, error: Exception) -> dict[Any, Any]:
+        self._failed[unit] = fault_of(self.step.table.name, self.label(unit), error)
+        try:
+            return kept.rows(unit) if self._on_fault is None else dict(self._on_fault(*arguments, error))
+        except Exception as second:  # noqa: BLE001 - the same
+            self._failed[unit] = fault_of(self.step.table.name, self.label(unit), second)
+            return kept.rows(unit)
 
     def _link(self, unit: Any, reads: tuple[Read, ...]) -> None:
         known = self.reads.get(unit, ())
@@ -206,79 +198,6 @@ class Stage:
             self.reads[unit] = reads
         else:
             del self.reads[unit]
-
-    def _settle(self, unit: Any, emitted: dict[Any, Any]) -> None:
-        before, keys = self._keys_of(unit), tuple(emitted)
-        if before != keys:
-            for key in before:
-                if key not in emitted:
-                    self._withdraw(key, unit)
-            if keys and keys != (unit,):
-                self._keys[unit] = keys
-            else:
-                self._keys.pop(unit, None)
-        for key, row in emitted.items():
-            self._claim(key, unit, row)
-
-    def _keys_of(self, unit: Any) -> tuple[Any, ...]:
-        keys = self._keys.get(unit)
-        if keys is not None:
-            return keys
-        if unit in self._claims:
-            return (unit,) if unit in self._claims[unit] else ()
-        return () if unit in self._owners or self._held(unit) is None else (unit,)
-
-    def _held(self, key: Any) -> Any:
-        return self._pending[key] if key in self._pending else self.store.rows.get(key)
-
-    def _withdraw(self, key: Any, unit: Any) -> None:
-        claims = self._claims.get(key)
-        if claims is None:
-            self._owners.pop(key, None)
-            self._pending[key] = None
-        else:
-            del claims[unit]
-            self._award(key, claims)
-
-    def _claim(self, key: Any, unit: Any, row: Any) -> None:
-        claims = self._claims.get(key)
-        if claims is None:
-            held = self._held(key)
-            if held is None:
-                if key != unit:
-                    self._owners[key] = unit
-                self._pending[key] = row
-                return
-            owner = self._owners.get(key, key)
-            if owner == unit:
-                if held is not row and held != row:
-                    self._pending[key] = row
-                return
-            claims = self._claims[key] = {owner: held}
-        claims[unit] = row
-        self._award(key, claims)
-
-    def _award(self, key: Any, claims: dict[Any, Any]) -> None:
-        """Give a contested key to its smallest claimant, whatever the order in which they came."""
-        winner = min(claims)
-        self._pending[key] = claims[winner]
-        if winner == key:
-            self._owners.pop(key, None)
-        else:
-            self._owners[key] = winner
-        if len(claims) > 1:
-            self._disputed[key] = None
-        else:
-            del self._claims[key]
-            self._disputed.pop(key, None)
-
-    def _duplicates(self, contested: Iterable[Any]) -> list[Fault]:
-        faults = []
-        for key in sorted(contested):
-            winner, *losers = map(self.label, sorted(self._claims[key]))
-            error = DuplicateKeyError(f"{key!r} is emitted by {winner!r} too, which comes first")
-            faults += [Fault(self.step.table.name, loser, error) for loser in losers]
-        return faults
 
 
 class GroupStage(Stage):

@@ -99,17 +99,19 @@ class Index:
         for key, (old, new) in changed.items():
             before = {} if old is None else self._values(key, old, {})
             after = {} if new is None else self._values(key, new, faults)
-            touched.update(after)
             if before == after:
+                touched.update(after)
                 continue
-            touched.update(before)
             for value in before:
-                if value not in after:
+                if value in after:
+                    touched[value] = None
+                else:
                     gone.setdefault(value, []).append(key)
             for value in after:
                 if value not in before:
                     come.setdefault(value, []).append(key)
-        values = gone | come
+        values = dict.fromkeys([*gone, *come])
+        touched.update(values)
         buckets = {value: _edit(self.find(value), gone.get(value, ()), come.get(value, ())) for value in values}
         return Plan(touched, buckets, faults)
 
