@@ -105,19 +105,25 @@ class MeshAuthority:
             raise SigningError("TTL_ERROR", f"{seconds} s is above the maximum of {self._max_lifetime}")
         lifetime = timedelta(seconds=seconds) if seconds > 0 else self._default_lifetime
         common_name = identity.uri if request.subject.get_attributes_for_oid(NameOID.COMMON_NAME) else ""
-        leaf = self._sign(
-            request.public_key(), [x509.UniformResourceIdentifier(identity.uri)], lifetime, common_name=common_name
-        )
+        names = [x509.UniformResourceIdentifier(identity.uri)]
+        leaf = self._sign(self._signer, request.public_key(), names, lifetime, common_name=common_name)
         return leaf.public_bytes(serialization.Encoding.PEM).decode(), self.roots_pem.decode()
 
     def issue_server(self, dns_names: Sequence[str]) -> tuple[PrivateKeyPem, bytes]:
-        """Return key and certificate in PEM of a server with `dns_names`, as istiod has them for its own port."""
+        """Return key and certificate in PEM of a server with `dns_names`, as istiod has them for its own port.
+
+        The oldest root in force signs it: a client that knows only that one must reach the CA to learn the next.
+        """
         key = make_key()
-        leaf = self._sign(key.public_key(), [x509.DNSName(name) for name in dns_names], self._default_lifetime)
+        now = self._clock.now()
+        oldest = next((root for root in self._roots if now < root.certificate.not_valid_after_utc), self._signer)
+        names = [x509.DNSName(name) for name in dns_names]
+        leaf = self._sign(oldest, key.public_key(), names, self._default_lifetime)
         return key_pem(key), bundle_pem([leaf])
 
     def _sign(
         self,
+        signer: _Root,
         public_key: CertificatePublicKeyTypes,
         names: Sequence[x509.GeneralName],
         lifetime: timedelta,
@@ -125,7 +131,7 @@ class MeshAuthority:
         common_name: str = "",
     ) -> x509.Certificate:
         now = self._clock.now()
-        root = self._signer.certificate
+        root = signer.certificate
         if now >= root.not_valid_after_utc:
             raise SigningError("CA_NOT_READY", "the signing root has ended")
         subject = x509.Name(
@@ -140,12 +146,10 @@ class MeshAuthority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,
             )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._signer.key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
             # As istiod does, with or without a subject; without one RFC 5280 4.2.1.6 demands it.
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
-            .sign(self._signer.key, hashes.SHA256())
+            .sign(signer.key, hashes.SHA256())
         )
 
     def _new_root(self) -> _Root:

@@ -124,8 +124,12 @@ class EmbeddedCa:
             await asyncio.to_thread(self._address.socket.unlink, missing_ok=True)
 
     def _credentials(self) -> grpc.ServerCredentials:
+        # A new certificate per handshake: none ever ends, and each comes from the root that signs now.
+        return grpc.dynamic_ssl_server_credentials(self._server_certificate(), self._server_certificate)
+
+    def _server_certificate(self) -> grpc.ServerCertificateConfiguration:
         key, chain = self._authority.issue_server((ISTIOD_NAME, "localhost"))
-        return grpc.ssl_server_credentials([(key.reveal(), chain)])
+        return grpc.ssl_server_certificate_configuration([(key.reveal(), chain)])
 
     async def _create_certificate(self, request: CertificateRequest, context: _Context) -> CertificateResponse:
         try:

@@ -161,6 +161,17 @@ def test_server_certificate_has_the_names_asked_for() -> None:
     assert loaded.public_key() == leaf_of(chain).public_key()
 
 
+def test_oldest_root_in_force_signs_server_certificates() -> None:
+    clock = FakeClock()
+    authority = MeshAuthority(root_lifetime=timedelta(hours=2), clock=clock)
+    clock.time += timedelta(hours=1)
+    authority.rotate_root()
+    old, new = x509.load_pem_x509_certificates(authority.roots_pem)
+    leaf_of(authority.issue_server(["ca"])[1]).verify_directly_issued_by(old)
+    clock.time += timedelta(hours=1)
+    leaf_of(authority.issue_server(["ca"])[1]).verify_directly_issued_by(new)
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(SpiffeError):
         MeshAuthority("Not/a/domain")

@@ -157,6 +157,15 @@ async def test_roots_and_token_are_read_for_each_try() -> None:
     assert reads == ["roots", GATEWAY.uri] * 3
 
 
+async def test_requests_at_the_same_time_share_no_connection() -> None:
+    async with scripted_ca([Code.UNAUTHENTICATED]) as ca:
+        refusals = await asyncio.gather(
+            *(_client(ca.address).fetch(identity) for identity in (GATEWAY, OTHER)), return_exceptions=True
+        )
+        assert [type(refusal) for refusal in refusals] == [CaRefusedError, CaRefusedError]
+        assert len(set(ca.peers)) == 2
+
+
 async def test_ca_that_is_away_is_unavailable() -> None:
     async with scripted_ca([Code.OK]) as ca:
         address = ca.address
@@ -270,14 +279,14 @@ async def test_root_rotation_is_followed_from_the_file_without_a_new_client(tmp_
             await client.fetch(GATEWAY)
         path.write_bytes(authority.roots_pem)
         assert (await client.fetch(GATEWAY)).roots_pem == authority.roots_pem
-    authority.retire_roots()
-    path.write_bytes(authority.roots_pem)
-    async with EmbeddedCa(authority, tls=True) as ca:
-        client = IstiodClient(ca.address, roots=FileRootSource(path), token=ca.tokens)
+        authority.retire_roots()
+        path.write_bytes(authority.roots_pem)
         assert (await client.fetch(GATEWAY)).roots_pem == authority.roots_pem
+        assert authority.roots_pem.count(b"BEGIN") == 1
 
 
-async def test_coming_root_joins_the_bundle_over_tls_before_the_file_has_it() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_coming_root_joins_the_bundle_early_only_over_tls(tls: bool) -> None:  # noqa: FBT001 - a parameter
     authority = MeshAuthority()
     before = authority.roots_pem
 
@@ -285,9 +294,9 @@ async def test_coming_root_joins_the_bundle_over_tls_before_the_file_has_it() ->
         return before
 
     authority.add_root()
-    async with EmbeddedCa(authority, tls=True) as ca:
-        client = IstiodClient(ca.address, roots=old_roots, token=ca.tokens)
-        assert (await client.fetch(GATEWAY)).roots_pem == authority.roots_pem
+    async with EmbeddedCa(authority, tls=tls) as ca:
+        client = IstiodClient(ca.address, roots=old_roots, token=ca.tokens, plaintext=not tls)
+        assert (await client.fetch(GATEWAY)).roots_pem == (authority.roots_pem if tls else before)
 
 
 async def test_server_with_a_foreign_certificate_gets_no_token() -> None:

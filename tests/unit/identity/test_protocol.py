@@ -28,6 +28,8 @@ def test_proto_file_and_descriptor_declare_the_same_messages() -> None:
         for field in message.field
     }
     assert documented == built
+    reserved = [int(number) for number in re.findall(r"^  reserved (\d+);", PROTO, re.MULTILINE)]
+    assert reserved == [gap.start for message in describe_file().message_type for gap in message.reserved_range] == [2]
     assert len(built) == 4
 
 
