@@ -36,6 +36,11 @@ class _Leaving(msgspec.Struct, frozen=True):
     deadline: float
 
 
+class _Departed(msgspec.Struct, frozen=True):
+    proxy: int
+    until: float
+
+
 class Group:
     """One group's resources; sessions read it, only the cache writes it."""
 
@@ -47,6 +52,7 @@ class Group:
         self._versions: dict[str, int] = {}
         self.leaving: dict[Key, _Leaving] = {}
         self.settled: dict[int, int] = {}  # proxy -> the last commit whose routes and listeners it acknowledged
+        self.departed: dict[str, _Departed] = {}  # by node id, those among them that may come back
 
     def entries(self, type_url: str) -> Mapping[str, Entry]:
         """All resources of a type by name, those about to leave included."""
@@ -135,20 +141,29 @@ class Cache:
         if store is not None:
             store.ready = False
 
-    def attach(self, group: str, proxy: int) -> Group:
+    def attach(self, group: str, proxy: int, node_id: str) -> Group:
         """The group, now waiting for this proxy's acknowledgements before it lets anything go."""
         store = self._groups.setdefault(group, Group(group))
+        former = store.departed.pop(node_id, None)
+        if former is not None:
+            store.settled.pop(former.proxy, None)
         store.settled[proxy] = 0
         return store
 
-    def detach(self, group: str, proxy: int, *, now: float) -> Changes | None:
-        """Stop waiting for a proxy that has gone."""
+    def detach(self, group: str, proxy: int, node_id: str, *, now: float) -> None:
+        """Note that a proxy's stream ended; it is waited for a while longer, as it is likely to come back."""
         store = self._groups.get(group)
-        if store is None or store.settled.pop(proxy, None) is None:
-            return None
-        if not store.ready and not store.commit and not store.settled:
-            del self._groups[group]
-        return self._release(store, now)
+        if store is None or proxy not in store.settled:
+            return
+        if store.commit == 0:
+            del store.settled[proxy]
+            if not store.settled:
+                del self._groups[group]
+            return
+        former = store.departed.get(node_id)
+        if former is not None:
+            store.settled.pop(former.proxy, None)
+        store.departed[node_id] = _Departed(proxy, now + self.linger)
 
     def settle(self, group: str, proxy: int, commit: int, *, now: float) -> Changes | None:
         """Record that a proxy acknowledged all routes and listeners of this commit."""
@@ -159,11 +174,13 @@ class Cache:
         return self._release(store, now)
 
     def expire(self, *, now: float) -> list[Changes]:
-        """Let go what has waited for the whole bound."""
-        released = [self._release(store, now) for store in self._groups.values() if store.leaving]
+        """Let go what has waited for the whole bound, and stop waiting for proxies that did not come back."""
+        released = [self._release(store, now) for store in self._groups.values()]
         return [changes for changes in released if changes is not None]
 
     def _release(self, store: Group, now: float) -> Changes | None:
+        for node_id in [node_id for node_id, departed in store.departed.items() if departed.until <= now]:
+            store.settled.pop(store.departed.pop(node_id).proxy, None)
         if not store.leaving:
             return None
         settled = min(store.settled.values(), default=store.commit)

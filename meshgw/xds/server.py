@@ -243,7 +243,7 @@ class AdsServer:
         del self._streams[session.proxy]
         session.closed = True
         if session.group is not None:
-            self._spread([self._cache.detach(session.group, session.proxy, now=self._clock())])
+            self._cache.detach(session.group, session.proxy, session.node_id, now=self._clock())
             self._observer.connected(len(self.proxies()))
             self._tell(stream)
 

@@ -131,7 +131,7 @@ class StreamSession(ABC):
         if isinstance(verdict, Refused):
             return Close("PERMISSION_DENIED", verdict.reason)
         if self._group is None:
-            self._group = self._cache.attach(verdict, self.proxy)
+            self._group = self._cache.attach(verdict, self.proxy, self.node_id)
         elif verdict != self._group.name:
             return Close("PERMISSION_DENIED", "the proxy belongs to another group now")
         return None
@@ -189,7 +189,8 @@ class StreamSession(ABC):
             retry = subscription.take_retry(group.entries(type_url)) if is_open else None
             if retry is not None:
                 return [self._push(subscription, retry, group, now)]
-        return [] if blocked else self._remove(group, now)
+        settled = self._settle(group, now)  # which may let removals go
+        return settled if blocked else [*settled, *self._remove(group, now)]
 
     def _in_order(self) -> list[Subscription]:
         known = [self._subscriptions[type_url] for type_url in ORDER if type_url in self._subscriptions]
