@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from meshgw.api.scalars import MaybeNamespace, ObjectName
+from meshgw.api.scalars import MaybeNamespace, Subdomain
 
 _INITIALISMS: Final = {
     "client_ip": "clientIP",
@@ -65,7 +65,7 @@ class ObjectRef(NamedTuple):
 class ObjectMeta(ApiStruct, frozen=True, kw_only=True):
     """Object metadata; timestamps stay RFC 3339 text, which sorts by age when all are in UTC."""
 
-    name: ObjectName
+    name: Subdomain
     namespace: MaybeNamespace = ""
     uid: str = ""
     generation: int = 1

@@ -30,7 +30,7 @@ class ReferenceGrantFrom(ApiStruct, frozen=True, kw_only=True):
 
 
 class ReferenceGrantTo(ApiStruct, frozen=True, kw_only=True):
-    """What may be referred to; no ``name`` (or an empty one) means all of the kind."""
+    """What may be referred to; no ``name`` means all of the kind."""
 
     group: Group
     kind: KindName

@@ -17,7 +17,6 @@ MAYBE_LABEL_PATTERN: Final = rf"^({_LABEL})?\Z"
 HOSTNAME_PATTERN: Final = rf"^(\*\.)?{_SUBDOMAIN}\Z"
 GROUP_PATTERN: Final = rf"^({_SUBDOMAIN})?\Z"
 KIND_PATTERN: Final = r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?\Z"
-OBJECT_NAME_PATTERN: Final = r"^[^/\x00-\x20\x7f]+\Z"
 HEADER_NAME_PATTERN: Final = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+\Z"
 HEADER_VALUE_PATTERN: Final = r"^[!-~]+([\t ]?[!-~]+)*\Z"
 DURATION_PATTERN: Final = r"^([0-9]{1,5}(h|m|s|ms)){1,4}\Z"
@@ -37,7 +36,6 @@ PATTERN_NAMES: Final = {
     HOSTNAME_PATTERN: "a lower-case host name, optionally with a leading `*.`",
     GROUP_PATTERN: "an API group: empty or a lower-case DNS name",
     KIND_PATTERN: "a kind: letters, digits and dashes",
-    OBJECT_NAME_PATTERN: "an object name, without `/` or blanks",
     HEADER_NAME_PATTERN: "a header name",
     HEADER_VALUE_PATTERN: "a header value: printable ASCII without blanks at its ends",
     DURATION_PATTERN: "a duration such as `1h30m`, `10s` or `500ms`",
@@ -58,7 +56,7 @@ Subdomain = Annotated[str, Meta(pattern=SUBDOMAIN_PATTERN, max_length=253)]
 MaybeNamespace = Annotated[str, Meta(pattern=MAYBE_LABEL_PATTERN, max_length=63)]
 NamespaceName = Annotated[str, Meta(pattern=LABEL_PATTERN, max_length=63)]
 SectionName = Subdomain
-ObjectName = Annotated[str, Meta(pattern=OBJECT_NAME_PATTERN, max_length=253)]
+ObjectName = Annotated[str, Meta(min_length=1, max_length=253)]
 Group = Annotated[str, Meta(pattern=GROUP_PATTERN, max_length=253)]
 KindName = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=63)]
 Hostname = Annotated[str, Meta(pattern=HOSTNAME_PATTERN, max_length=253)]
