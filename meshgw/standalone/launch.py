@@ -29,7 +29,11 @@ def main(parent: int, arguments: list[str]) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before the kernel knew
         sys.exit(1)
-    os.execv(arguments[0], arguments)  # noqa: S606 - replacing this process is the point
+    try:
+        os.execv(arguments[0], arguments)  # noqa: S606 - replacing this process is the point
+    except OSError as error:
+        sys.stderr.write(f"cannot run Envoy: {arguments[0]}: {error.strerror}\n")
+        sys.exit(127)
 
 
 if __name__ == "__main__":
