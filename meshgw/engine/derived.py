@@ -106,9 +106,9 @@ class Stage:
         reads, faults, log = self.reads, self._faults, self.tracker.log
         settle, kept, recomputed = self.output.settle, (former or self).output, 0
         for unit in self._stale(changes, sequence):
-            log.clear()
             if faults:
                 faults.pop(unit, None)
+            log.clear()
             arguments = self._arguments(unit)
             if arguments is None:
                 settle(unit, {})
@@ -116,7 +116,7 @@ class Stage:
                 recomputed += 1
                 settle(unit, self._emit(unit, arguments, kept))
             if log or unit in reads:
-                self._link(unit, tuple(log) if len(log) < 2 else tuple(dict.fromkeys(log)))
+                self._link(unit, tuple(log if len(log) < 2 else dict.fromkeys(log)))
         raised = [*self._raised, *in_order(self._failed), *self._duplicates(fresh=True)]
         published = self.output.publish(sequence)
         faults.update(self._failed)
@@ -187,13 +187,17 @@ class Stage:
             return kept.rows(unit)
 
     def _link(self, unit: Any, reads: tuple[Read, ...]) -> None:
-        known = self.reads.get(unit, ())
-        if reads == known:
+        known = self.reads.get(unit)
+        if known is None:
+            for read in reads:
+                read.join(unit)
+        elif known != reads:
+            for read in set(known).difference(reads):
+                read.leave(unit)
+            for read in set(reads).difference(known):
+                read.join(unit)
+        else:
             return
-        for read in set(known).difference(reads):
-            read.leave(unit)
-        for read in set(reads).difference(known) if known else reads:
-            read.join(unit)
         if reads:
             self.reads[unit] = reads
         else:
@@ -214,10 +218,9 @@ class GroupStage(Stage):
         return [(self._sources[0].table, key) for key in self._groups.find(unit)]
 
     def _touched(self, _source: int, changes: Changes) -> Iterable[Any]:
-        plan = self._groups.plan(changes.rows)
-        self._groups.adopt(plan, changes.rows)
-        self._raised += in_order(plan.faults)
-        return plan.touched
+        touched, faults = self._groups.update(changes.rows)
+        self._raised += faults
+        return touched
 
     def faults(self) -> list[Fault]:
         """The same, and rows that are in no group because `by` failed."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from meshgw.engine.table import Changes, Store
+from meshgw.engine.table import Changes, Store, ordered
 
 
 class Output:
@@ -41,9 +41,9 @@ class Output:
     def settle(self, unit: Any, emitted: dict[Any, Any]) -> None:
         """Make these the rows of a unit."""
         pending, rows, owners, claims = self._pending, self._store.rows, self._owners, self._claims
-        keys = tuple(emitted)
-        if keys != self._keys_of(unit):
-            self._move(unit, keys)
+        keys, before = tuple(emitted), self._keys_of(unit)
+        if keys != before:
+            self._move(unit, before, keys)
         for key, row in emitted.items():
             held = pending[key] if key in pending else rows.get(key)
             if held is None:
@@ -67,24 +67,25 @@ class Output:
 
     def disputes(self, *, fresh: bool) -> Iterator[tuple[Any, Any, list[Any]]]:
         """Contested keys in order, all or those found so since the last publication: key, winner, sorted losers."""
-        contested: Iterable[Any] = self._disputed if fresh else self._claims
-        for key in sorted(contested):
-            winner, *losers = sorted(self._claims[key])
+        contested: Collection[Any] = self._disputed if fresh else self._claims
+        for key in ordered(contested):
+            winner, *losers = ordered(self._claims[key])
             yield key, winner, losers
 
     def _keys_of(self, unit: Any) -> tuple[Any, ...]:
         keys = self._keys.get(unit)
         if keys is not None:
             return keys
-        if unit in self._claims:
-            return (unit,) if unit in self._claims[unit] else ()
-        return () if unit in self._owners or self._held(unit) is None else (unit,)
+        if unit in self._owners:  # not its own, then: but it may have lost it
+            return (unit,) if unit in self._claims and unit in self._claims[unit] else ()
+        held = self._pending[unit] if unit in self._pending else self._store.rows.get(unit)
+        return () if held is None else (unit,)
 
     def _held(self, key: Any) -> Any:
         return self._pending[key] if key in self._pending else self._store.rows.get(key)
 
-    def _move(self, unit: Any, keys: tuple[Any, ...]) -> None:
-        for key in self._keys_of(unit):
+    def _move(self, unit: Any, before: tuple[Any, ...], keys: tuple[Any, ...]) -> None:
+        for key in before:
             if key in keys:
                 continue
             claims = self._claims.get(key)
@@ -96,7 +97,7 @@ class Output:
                 self._award(key, claims)
         if keys and keys != (unit,):
             self._keys[unit] = keys
-        else:
+        elif before:
             self._keys.pop(unit, None)
 
     def _contest(self, key: Any, held: Any, unit: Any, row: Any) -> None:
@@ -108,7 +109,7 @@ class Output:
 
     def _award(self, key: Any, claims: dict[Any, Any]) -> None:
         """Give a contested key to its smallest claimant, whatever the order in which they came."""
-        winner = min(claims)
+        winner = ordered(claims)[0]
         self._pending[key] = claims[winner]
         if winner == key:
             self._owners.pop(key, None)

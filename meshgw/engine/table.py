@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 WHOLE = "*"  # the index of everything: one value, None
+_NO_VALUES: dict[Any, None] = {}
 _FEW = 8  # up to this many edits are cheaper as bisected insertions than as a sort
 
 
@@ -39,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True, eq=False)
 class Table(Generic[K, R]):
-    """A declaration: rows of type R under hashable, mutually orderable keys of type K.
+    """A declaration: rows of type R under hashable keys of type K, best such that sort.
 
     Each index maps (key, row) to the values under which the row is found, none to many. An index that raises files the
     row under no value, which is a fault.
@@ -66,15 +67,6 @@ class Changes:
         return cls({key: (None, row) for key, row in rows.items()}, {}, [])
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What changes do to an index: values concerned, new key lists, and rows that cannot be filed."""
-
-    touched: dict[Any, None]
-    buckets: dict[Any, list[Any]]
-    faults: dict[Any, Fault]
-
-
 class Index:
     """For each value of an index function, the sorted keys of its rows. `table` is named in faults."""
 
@@ -90,34 +82,26 @@ class Index:
         """Sorted keys of the rows under a value."""
         return self._buckets.get(value, ())
 
-    def plan(self, changed: Mapping[Any, tuple[Any, Any]]) -> Plan:
-        """What the changes would do. Nothing is done yet, so that unorderable keys can raise without harm."""
+    def update(self, changed: Mapping[Any, tuple[Any, Any]]) -> tuple[dict[Any, None], list[Fault]]:
+        """Follow changes of rows (before, after). Returns the values they were or are under, and new faults."""
         gone: dict[Any, list[Any]] = {}
         come: dict[Any, list[Any]] = {}
         touched: dict[Any, None] = {}
         faults: dict[Any, Fault] = {}
         for key, (old, new) in changed.items():
-            before = {} if old is None else self._values(key, old, {})
-            after = {} if new is None else self._values(key, new, faults)
+            before = _NO_VALUES if old is None else self._values(key, old, {})
+            after = _NO_VALUES if new is None else self._values(key, new, faults)
             if before == after:
                 touched.update(after)
                 continue
-            for value in before:
-                if value in after:
-                    touched[value] = None
-                else:
-                    gone.setdefault(value, []).append(key)
-            for value in after:
-                if value not in before:
-                    come.setdefault(value, []).append(key)
-        values = dict.fromkeys([*gone, *come])
-        touched.update(values)
-        buckets = {value: _edit(self.find(value), gone.get(value, ()), come.get(value, ())) for value in values}
-        return Plan(touched, buckets, faults)
-
-    def adopt(self, plan: Plan, changed: Iterable[Any]) -> None:
-        """Do what was planned."""
-        for value, keys in plan.buckets.items():
+            touched.update(before)
+            touched.update(after)
+            for value in before.keys() - after.keys():
+                gone.setdefault(value, []).append(key)
+            for value in after.keys() - before.keys():
+                come.setdefault(value, []).append(key)
+        for value in gone.keys() | come.keys():
+            keys = _edit(self.find(value), gone.get(value, ()), come.get(value, ()))
             if keys:
                 self._buckets[value] = keys
             else:
@@ -125,7 +109,8 @@ class Index:
         if self.faults:
             for key in changed:
                 self.faults.pop(key, None)
-        self.faults.update(plan.faults)
+        self.faults.update(faults)
+        return touched, in_order(faults)
 
     def _values(self, key: Any, row: Any, faults: dict[Any, Fault]) -> dict[Any, None]:
         try:
@@ -135,18 +120,34 @@ class Index:
             return {}
 
 
+class _ByRepr(list[Any]):
+    """Keys that do not compare with each other, such as None and text: never to be bisected."""
+
+
+def ordered(keys: Collection[Any]) -> list[Any]:
+    """Keys in their natural order, or in that of their text if there is none."""
+    try:
+        return sorted(keys)
+    except TypeError:
+        return _ByRepr(sorted(keys, key=repr))
+
+
 def _edit(bucket: Sequence[Any], gone: Sequence[Any], come: Sequence[Any]) -> list[Any]:
     if not bucket:
-        return sorted(come)
-    if len(gone) + len(come) <= _FEW:
-        keys = list(bucket)
-        for key in gone:
-            del keys[bisect_left(keys, key)]
-        for key in come:
-            insort(keys, key)
-        return keys
+        return ordered(come)
+    if len(gone) + len(come) <= _FEW and type(bucket) is list:
+        keys = bucket.copy()
+        try:
+            for key in gone:
+                del keys[bisect_left(keys, key)]
+            for key in come:
+                insort(keys, key)
+        except TypeError:
+            pass
+        else:
+            return keys
     left = set(gone)
-    return sorted([*(key for key in bucket if key not in left), *come])
+    return ordered([*(key for key in bucket if key not in left), *come])
 
 
 def fault_of(table: str, key: Any, error: Exception) -> Fault:
@@ -160,7 +161,7 @@ def fault_of(table: str, key: Any, error: Exception) -> Fault:
 
 def in_order(faults: Mapping[Any, Fault]) -> list[Fault]:
     """Faults sorted by what they are filed under, so that the order of events does not show."""
-    return [faults[key] for key in sorted(faults)]
+    return [faults[key] for key in ordered(faults)]
 
 
 class Store(Generic[K, R]):
@@ -181,8 +182,7 @@ class Store(Generic[K, R]):
             if name != WHOLE:
                 raise WiringError(f"table {self.table.name} has no index {name!r}")
             found = self._indexes[name] = Index(_whole, self.table.name)
-            changed = {key: (None, row) for key, row in self.rows.items()}
-            found.adopt(found.plan(changed), ())
+            found.update({key: (None, row) for key, row in self.rows.items()})
         return found
 
     def select(self, index: str, value: Hashable) -> tuple[tuple[K, R], ...]:
@@ -199,7 +199,7 @@ class Store(Generic[K, R]):
         return [fault for index in self._indexes.values() for fault in in_order(index.faults)]
 
     def apply(self, edits: Mapping[K, R | None], sequence: int) -> Changes:
-        """Store rows (None deletes) and return what really changed. All or nothing."""
+        """Store rows (None deletes) and return what really changed."""
         rows, stamps = self.rows, self.stamps
         changed: dict[K, tuple[R | None, R | None]] = {}
         for key, new in edits.items():
@@ -208,9 +208,6 @@ class Store(Generic[K, R]):
                 changed[key] = (old, new)
         if not changed:
             return Changes({}, {}, [])
-        plans = {name: index.plan(changed) for name, index in self._indexes.items()}
-        for name, plan in plans.items():
-            self._indexes[name].adopt(plan, changed)
         for key, (_, new) in changed.items():
             if new is None:
                 del rows[key]
@@ -219,8 +216,12 @@ class Store(Generic[K, R]):
                 rows[key] = new
                 if sequence > 1:
                     stamps[key] = sequence
-        faults = [fault for plan in plans.values() for fault in in_order(plan.faults)]
-        return Changes(changed, {name: plan.touched for name, plan in plans.items()}, faults)
+        touched: dict[str, dict[Any, None]] = {}
+        faults: list[Fault] = []
+        for name, index in self._indexes.items():
+            touched[name], found = index.update(changed)
+            faults += found
+        return Changes(changed, touched, faults)
 
     def succeed(self, former: Store[K, R], sequence: int) -> dict[K, tuple[R | None, R | None]]:
         """Take the place of a store of the same table, keep its objects where rows are equal, return the difference."""
