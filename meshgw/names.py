@@ -45,3 +45,6 @@ LISTENER_CONNECT_ORIGINATE = "connect_originate"
 STATE_PEER_PRINCIPAL = "io.istio.peer_principal"
 STATE_LOCAL_PRINCIPAL = "io.istio.local_principal"
 STATE_CONNECT_AUTHORITY = "io.istio.connect_authority"
+
+REGEX_PROGRAM_SIZE = 1000
+"""Largest RE2 program that is accepted; every Envoy is started with this as `re2.max_program_size.error_level`."""

@@ -64,7 +64,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, order=True, gc=False):
     region: str = ""
     zone: str = ""
     weight: int = 0
-    """Share of its group in a composite cluster; 0 elsewhere."""
+    """Load-balancing weight in a composite cluster, where groups of different sizes share; 0 elsewhere."""
     hbone: bool = False
     identity: str = ""
     """SPIFFE id the endpoint must prove; "" only without HBONE."""
@@ -75,6 +75,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
     key: ClusterKey
     endpoints: tuple[Endpoint, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,6 +130,27 @@ _ROWS = (
         "A backend has no ready endpoint: requests to it answer 503.",
         "Check the Service's selector and its pods.",
     ),
+    Code(
+        "MG2006",
+        _E,
+        "Unsupported backend protocol",
+        "The backend's appProtocol is not one that this kind of route can speak.",
+        "Correct appProtocol; kubernetes.io/wss needs a BackendTLSPolicy.",
+    ),
+    Code(
+        "MG2007",
+        _W,
+        "Endpoint refused",
+        "An endpoint's address is a host name, or an address that would lead to the proxy itself or to its machine.",
+        "Use addresses of the network; loopback ones work only in standalone mode.",
+    ),
+    Code(
+        "MG2008",
+        _W,
+        "TLS backend without a policy",
+        "The port's appProtocol is https, but no BackendTLSPolicy says how to verify it: plain HTTP is spoken to it.",
+        "Create a BackendTLSPolicy for the Service.",
+    ),
     # MG3xxx TLS and identity
     Code(
         "MG3001",
@@ -173,6 +194,13 @@ _ROWS = (
         "Client certificates are asked for but not required to be valid.",
         "Use mode AllowValidOnly unless clients authenticate otherwise.",
     ),
+    Code(
+        "MG3007",
+        _W,
+        "TLS option without effect",
+        "The listener's tls.options names something that is not known.",
+        "Remove the option.",
+    ),
     # MG4xxx rules and policies
     Code(
         "MG4001",
@@ -208,6 +236,13 @@ _ROWS = (
         "Policy without effect",
         "The policy targets nothing that a gateway of ours serves.",
         "Correct targetRefs.",
+    ),
+    Code(
+        "MG4006",
+        _W,
+        "Setting without effect",
+        "Envoy cannot do this part of the rule; the rest is served.",
+        "Remove the field.",
     ),
     # MG5xxx mesh enrolment
     Code(

@@ -59,7 +59,7 @@ class BackendTarget(NamedTuple):
     """What a cluster points at: one port of a Service, addressed with one protocol.
 
     `kind` is Service, or UDPRoute for the weighted endpoints of a whole route. `protocol` is what the route asks for:
-    "" (the Service decides), "grpc", "tcp" or "udp".
+    "" (the Service decides), "grpc", "tcp", "tcp+tls" (bytes of TLS that the listener ended) or "udp".
     """
 
     kind: str

@@ -124,7 +124,10 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """One weighted destination; a `target` of None answers 500 for its share."""
+    """One weighted destination; a `target` of None answers 500 for its share.
+
+    `filters` hold header edits and a host name only: all else that a single backend asks for is in the rule's filters.
+    """
 
     target: BackendTarget | None
     weight: int = 1
@@ -187,6 +190,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     refs_message: str = ""
     partially_invalid: str = ""
     """Message when some rules cannot be served and others are."""
+    invalid: str = ""
+    """Message when no rule can be served: the route as a whole is not Accepted (reason UnsupportedValue)."""
     findings: tuple[Finding, ...] = ()
 
 

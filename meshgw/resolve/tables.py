@@ -89,12 +89,19 @@ CERTIFICATES: Table[Key, backend.Certificate] = Table("certificates")
 BUNDLES: Table[tuple[str, Key], backend.Bundle] = Table("bundles")
 """By (ConfigMap or Secret, key)."""
 OUR_GATEWAYS: Table[Key, ir.Gateway] = Table("our-gateways", indexes={"role": lambda _key, row: (row.role,)})
+
+
+def _listener_host(key: ListenerKey, row: ir.Listener) -> Iterable[Hashable]:
+    return ((key.gateway, row.port, row.protocol, row.hostname),) if row.serving else ()
+
+
 LISTENERS: Table[ListenerKey, ir.Listener] = Table(
     "listeners",
     indexes={
         "gateway": lambda key, _row: (key.gateway,),
         "owner": lambda key, _row: ((key.gateway, key.owner_kind, key.owner),),
         "port": lambda key, row: ((key.gateway, row.port),),
+        "host": _listener_host,
     },
 )
 
@@ -117,9 +124,7 @@ WAYPOINT_WORKLOADS: Table[tuple[Key, Key], mesh.WaypointWorkload] = Table(
     "waypoint-workloads", indexes={"gateway": lambda key, _row: (key[0],)}
 )
 """By (waypoint, Pod)."""
-POLICIES: Table[Key, mesh.AuthorizationPolicy] = Table(
-    "policies", indexes={"target": lambda _key, row: row.targets}
-)
+POLICIES: Table[Key, mesh.AuthorizationPolicy] = Table("policies", indexes={"target": lambda _key, row: row.targets})
 """Authorization policies as they are enforced."""
 AUTHORIZATIONS: Table[tuple[Key, Key], mesh.Authorization] = Table("authorizations")
 """By (waypoint, Service). The Service Key("", "") stands for traffic to workloads: gateway-wide policies only."""
@@ -144,7 +149,15 @@ L4_BINDINGS: Table[ListenerKey, irr.L4Binding] = Table("l4-bindings")
 
 CLUSTER_USES: Table[tuple[ClusterKey, Hashable], bool] = Table("cluster-uses")
 """Who names a cluster; always True."""
-CLUSTERS: Table[ClusterKey, backend.Cluster] = Table("clusters", indexes={"gateway": lambda key, _row: (key.gateway,)})
+
+
+def _cluster_service(key: ClusterKey, _row: backend.Cluster) -> Iterable[Hashable]:
+    return (Key(key.target.namespace, key.target.name),) if key.target.kind == "Service" else ()
+
+
+CLUSTERS: Table[ClusterKey, backend.Cluster] = Table(
+    "clusters", indexes={"gateway": lambda key, _row: (key.gateway,), "service": _cluster_service}
+)
 ENDPOINTS: Table[ClusterKey, backend.Endpoints] = Table("endpoints")
 BACKEND_TLS_RESULTS: Table[Key, backend.BackendTlsResult] = Table("backend-tls-results")
 """By BackendTLSPolicy; only those that some Gateway of ours uses."""
@@ -153,5 +166,7 @@ BACKEND_TLS_RESULTS: Table[Key, backend.BackendTlsResult] = Table("backend-tls-r
 
 ROUTE_STATUSES: Table[RouteKey, RouteStatus] = Table("route-statuses")
 STATUSES: Table[ObjectRef, Status] = Table("statuses")
-FINDINGS: Table[tuple[ObjectRef, str, int], Finding] = Table("findings", indexes={"object": lambda key, _row: (key[0],)})
+FINDINGS: Table[tuple[ObjectRef, str, int], Finding] = Table(
+    "findings", indexes={"object": lambda key, _row: (key[0],)}
+)
 """By (object, table that found it, position)."""
