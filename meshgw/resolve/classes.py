@@ -1,0 +1,82 @@
+"""GatewayClasses of ours, and the role each gives to its Gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshgw import names
+from meshgw.api import gateway as api
+from meshgw.api.meta import Key, ObjectRef
+from meshgw.engine import View
+from meshgw.ir.finding import Finding
+from meshgw.ir.gateway import GatewayClass, Role, Settings, WaypointFor
+from meshgw.ir.status import Condition
+from meshgw.resolve.conditions import ACCEPTED, fails, holds
+from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES, SETTINGS, SINGLE
+
+WELL_KNOWN = {
+    names.CLASS_INGRESS: Role.INGRESS,
+    names.CLASS_EGRESS: Role.EGRESS,
+    names.CLASS_WAYPOINT: Role.WAYPOINT,
+}
+"""Roles of the classes that exist without being declared; a class of another name makes ingress gateways."""
+
+
+def resolve_class(view: View, _key: Key, row: api.GatewayClass) -> Iterable[tuple[str, GatewayClass]]:
+    """Return a GatewayClass of ours; one that names another controller gives none."""
+    settings = view.get(SETTINGS, SINGLE) or Settings()
+    if row.spec.controller_name != settings.controller_name:
+        return
+    name, labels = row.metadata.name, row.metadata.labels
+    problem = _problem(row)
+    generation = row.metadata.generation
+    condition: Condition = holds(ACCEPTED, generation)
+    findings: tuple[Finding, ...] = ()
+    if problem:
+        code, reason, message, field = problem
+        condition = fails(ACCEPTED, generation, reason=reason, message=message)
+        findings = (Finding(code=code, object=ObjectRef("GatewayClass", "", name), message=message, field=field),)
+    role = parse_role(labels[names.LABEL_ROLE]) if names.LABEL_ROLE in labels else WELL_KNOWN.get(name, Role.INGRESS)
+    yield (
+        name,
+        GatewayClass(
+            name=name,
+            role=role,
+            waypoint_for=parse_waypoint_for(labels.get(names.LABEL_WAYPOINT_FOR, "")),
+            conditions=(condition,),
+            findings=findings,
+        ),
+    )
+
+
+def find_class(view: View, name: str) -> GatewayClass | None:
+    """Return the class a Gateway names: declared, or one of the well-known ones that nobody has declared."""
+    declared = view.get(CLASSES, name)
+    if declared is not None:
+        return declared
+    if name in WELL_KNOWN and view.get(GATEWAY_CLASSES, Key("", name)) is None:
+        return GatewayClass(name=name, role=WELL_KNOWN[name], conditions=(holds(ACCEPTED, 0),))
+    return None
+
+
+def parse_role(value: str) -> Role | None:
+    """Return the role of a label, or None for an unknown one."""
+    return next((role for role in Role if role.value == value), None)
+
+
+def parse_waypoint_for(value: str) -> WaypointFor | None:
+    """Return the traffic type of a label, or None for an unknown one."""
+    return next((traffic for traffic in WaypointFor if traffic.value == value), None)
+
+
+def _problem(row: api.GatewayClass) -> tuple[str, str, str, str] | None:
+    """Return code, reason, message and field of what is wrong with a class."""
+    labels, parameters = row.metadata.labels, row.spec.parameters_ref
+    if parameters is not None:
+        message = f"parametersRef names a {parameters.kind}: no parameters are known"
+        return "MG1008", "InvalidParameters", message, "spec.parametersRef"
+    for label, parse in ((names.LABEL_ROLE, parse_role), (names.LABEL_WAYPOINT_FOR, parse_waypoint_for)):
+        if label in labels and parse(labels[label]) is None:
+            message = f"label {label} has the unknown value {labels[label]!r}"
+            return "MG1009", "Unsupported", message, f"metadata.labels[{label}]"
+    return None
