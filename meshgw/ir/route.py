@@ -124,10 +124,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """One weighted destination; a `target` of None answers 500 for its share.
-
-    `filters` hold header edits and a host name only: all else that a single backend asks for is in the rule's filters.
-    """
+    """One weighted destination; a `target` of None answers 500 for its share."""
 
     target: BackendTarget | None
     weight: int = 1

@@ -13,7 +13,7 @@ from meshgw.engine import View
 from meshgw.ir.backend import Cluster, UpstreamProtocol
 from meshgw.ir.gateway import Gateway, Role, Settings
 from meshgw.ir.keys import BackendTarget, ClusterKey, ListenerKey, RouteConfigKey, RouteKey
-from meshgw.ir.route import Backend, HostEntry, HostKind, L4Binding, Route
+from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, L4Binding, Route
 from meshgw.resolve.backend_tls import governing_policy, judge
 from meshgw.resolve.backends import GRPC, TCP, TERMINATED, UDP, app_protocol, find_port
 from meshgw.resolve.tables import OUR_GATEWAYS, ROUTES, SERVICES, SETTINGS, SINGLE
@@ -65,14 +65,17 @@ def _targets(route: Route) -> Iterator[BackendTarget | None]:
     for rule in route.rules:
         if rule.error:
             continue
-        if rule.filters.external_auth:
-            yield rule.filters.external_auth.target
-        if rule.filters.redirect:
-            continue
-        for mirror in rule.filters.mirrors:
-            yield mirror.target
-        for backend in rule.backends:
+        yield from _filter_targets(rule.filters)
+        for backend in () if rule.filters.redirect else rule.backends:
             yield backend.target
+            yield from _filter_targets(backend.filters or Filters())
+
+
+def _filter_targets(filters: Filters) -> Iterator[BackendTarget]:
+    if filters.external_auth:
+        yield filters.external_auth.target
+    for mirror in filters.mirrors:
+        yield mirror.target
 
 
 def _distinct(targets: Iterable[BackendTarget | None]) -> tuple[BackendTarget, ...]:

@@ -30,17 +30,16 @@ from meshgw.resolve.report import BadRef, Report
 Filter: TypeAlias = HTTPRouteFilter | GRPCRouteFilter
 
 _NAME = re.compile(HEADER_NAME_PATTERN)
+_END = r"\Z"
 _HOST = re.compile(SUBDOMAIN_PATTERN)
 _ORIGIN = re.compile(ORIGIN_PATTERN)
+_AUTHORITY = re.compile(rf"{SUBDOMAIN_PATTERN.removesuffix(_END)}(:[0-9]{{1,5}})?\Z", re.IGNORECASE)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]+\Z")
 _NEW_PATH = re.compile(r"/[\x21-\x7e]*\Z")
 _VALUE_BYTES = 16384  # Envoy's own limit
-_UNTOUCHABLE = {
-    "host": "use a URLRewrite filter for the host",
-    "content-length": "it frames the message",
-    "transfer-encoding": "it frames the message",
-}
-"""Headers that Envoy does not let routes edit, or whose editing would let one request pass for two."""
+_HOST_HEADER = "host"
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+"""Headers whose editing would let one message pass for two."""
 _REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 _MIRROR = "RequestMirror"
 
@@ -97,11 +96,11 @@ class _Compiler:
         """Add one filter; return whether its kind is served and its settings are there."""
         if item.type == "RequestHeaderModifier" and item.request_header_modifier:
             self._request = compile_header_edit(
-                self._report, f"{field}.requestHeaderModifier", item.request_header_modifier
+                self._report, f"{field}.requestHeaderModifier", item.request_header_modifier, host=True
             )
         elif item.type == "ResponseHeaderModifier" and item.response_header_modifier:
             self._response = compile_header_edit(
-                self._report, f"{field}.responseHeaderModifier", item.response_header_modifier
+                self._report, f"{field}.responseHeaderModifier", item.response_header_modifier, host=False
             )
         elif item.type == _MIRROR and item.request_mirror:
             self._mirror(item.request_mirror, f"{field}.requestMirror")
@@ -202,10 +201,13 @@ class _Compiler:
         )
 
 
-def compile_header_edit(report: Report, field: str, item: HTTPHeaderFilter) -> HeaderEdit:
-    """Return header changes with lower-case names; of equal names in one list the first counts, as the API says."""
+def compile_header_edit(report: Report, field: str, item: HTTPHeaderFilter, *, host: bool) -> HeaderEdit:
+    """Return header changes with lower-case names; of equal names in one list the first counts, as the API says.
+
+    `host` says whether the Host header may be set: in requests, to a host name; Envoy allows no other change of it.
+    """
     edit = HeaderEdit(
-        set=_headers(report, f"{field}.set", item.set),
+        set=_headers(report, f"{field}.set", item.set, host=host),
         add=_headers(report, f"{field}.add", item.add),
         remove=_names(report, f"{field}.remove", item.remove, _forbidden),
     )
@@ -217,13 +219,18 @@ def compile_header_edit(report: Report, field: str, item: HTTPHeaderFilter) -> H
     return edit
 
 
-def _headers(report: Report, field: str, headers: Iterable[HTTPHeader]) -> tuple[tuple[str, str], ...]:
+def _headers(
+    report: Report, field: str, headers: Iterable[HTTPHeader], *, host: bool = False
+) -> tuple[tuple[str, str], ...]:
     edits: dict[str, str] = {}
     for position, header in enumerate(headers):
         name, where = header.name.lower(), f"{field}[{position}]"
         if name in edits:
             continue
-        if flaw := _forbidden(name):
+        if host and name == _HOST_HEADER:
+            if not _AUTHORITY.match(header.value):
+                report.refuse("MG4001", f"{where}.value", f"{header.value!r} is not a host name")
+        elif flaw := _forbidden(name):
             report.refuse("MG4001", f"{where}.name", flaw)
         if not _VALUE.match(header.value) or len(header.value.encode()) > _VALUE_BYTES:
             report.refuse("MG4001", f"{where}.value", f"the value of header {name} is empty, too long or not printable")
@@ -246,8 +253,9 @@ def _misnamed(name: str) -> str:
 
 
 def _forbidden(name: str) -> str:
-    reason = _UNTOUCHABLE.get(name)
-    return f"header {name} may not be edited: {reason}" if reason else _misnamed(name)
+    if name == _HOST_HEADER:
+        return "header host may not be edited: it can be set in requests only"
+    return f"header {name} may not be edited: it frames the message" if name in _FRAMING else _misnamed(name)
 
 
 def _compile_cors(report: Report, field: str, item: HTTPCORSFilter) -> Cors:

@@ -20,7 +20,7 @@ from meshgw.api.meta import Key, ObjectRef
 from meshgw.api.scalars import DURATION_PATTERN, HEADER_NAME_PATTERN
 from meshgw.engine import View
 from meshgw.ir.keys import RouteKey
-from meshgw.ir.route import Backend, Filters, PathKind, Retry, Rewrite, Route, Rule, SessionPersistence
+from meshgw.ir.route import Backend, Filters, PathKind, Retry, Route, Rule, SessionPersistence
 from meshgw.resolve.backends import GRPC, resolve_backend
 from meshgw.resolve.filters import compile_filters
 from meshgw.resolve.l4 import compile_l4_rules
@@ -75,7 +75,7 @@ def _http_rule(view: View, route: Report, position: int, rule: HTTPRouteRule) ->
     matches = compile_http_matches(report, f"{field}.matches", rule.matches)
     prefixes = all(match.path.kind is PathKind.PREFIX for match in matches)
     filters = compile_filters(view, report, f"{field}.filters", rule.filters, protocol="", prefixes=prefixes)
-    filters, backends = _backends(view, report, field, rule.backend_refs, filters, protocol="", prefixes=prefixes)
+    backends = _backends(view, report, field, rule.backend_refs, filters, protocol="", prefixes=prefixes)
     timeouts = rule.timeouts
     timeout = _milliseconds(report, f"{field}.timeouts.request", timeouts.request if timeouts else None)
     per_try = _milliseconds(report, f"{field}.timeouts.backendRequest", timeouts.backend_request if timeouts else None)
@@ -99,7 +99,7 @@ def _grpc_rule(view: View, route: Report, position: int, rule: GRPCRouteRule) ->
     report, field = route.part(), f"spec.rules[{position}]"
     matches = compile_grpc_matches(report, f"{field}.matches", rule.matches)
     filters = compile_filters(view, report, f"{field}.filters", rule.filters, protocol=GRPC, prefixes=False)
-    filters, backends = _backends(view, report, field, rule.backend_refs, filters, protocol=GRPC, prefixes=False)
+    backends = _backends(view, report, field, rule.backend_refs, filters, protocol=GRPC, prefixes=False)
     session = _session(report, field, position, rule)
     if report.errors:
         return Rule(matches=matches, name=rule.name or "", error=join_messages(report.errors))
@@ -107,63 +107,28 @@ def _grpc_rule(view: View, route: Report, position: int, rule: GRPCRouteRule) ->
 
 
 def _backends(
-    view: View, report: Report, field: str, refs: _Refs, filters: Filters, *, protocol: str, prefixes: bool
-) -> tuple[Filters, tuple[Backend, ...]]:
-    """Return the rule's filters and backends.
+    view: View, report: Report, field: str, refs: _Refs, rule: Filters, *, protocol: str, prefixes: bool
+) -> tuple[Backend, ...]:
+    """Return the backends. A bad reference or filter of one costs only that one's share; without weights there is none.
 
-    Envoy edits headers and the host for one of several backends, but redirects, rewrites paths, mirrors, and answers
-    CORS for whole rules only: for an only backend such filters become the rule's.
+    A backend may not replace the rule's external authorizer, which would otherwise never be asked.
     """
     backends = []
     for position, ref in enumerate(refs):
-        where = f"{field}.backendRefs[{position}]"
+        where, part = f"{field}.backendRefs[{position}]", report.part()
         resolved = resolve_backend(view, report, where, ref, protocol)
         if isinstance(resolved, BadRef):
             report.bad_ref(where, resolved)
-        part = report.part()
         own = compile_filters(view, part, f"{where}.filters", ref.filters, protocol=protocol, prefixes=prefixes)
-        if _needs_whole_rule(own):
-            if len(refs) == 1 and not (own.external_auth and filters.external_auth):
-                filters, own = _fold(filters, own)
-            else:
-                part.refuse("MG4003", f"{where}.filters", "this filter is not served for one of several backends")
+        if own.external_auth and rule.external_auth:
+            part.refuse("MG4001", f"{where}.filters", "the rule has an external authorizer already")
         usable = None if isinstance(resolved, BadRef) or part.errors else resolved
         backends.append(Backend(target=usable, weight=ref.weight, filters=own if usable and own != Filters() else None))
-    if not any(backend.weight for backend in backends):
-        backends = []
-        if not filters.redirect:
-            report.remark("MG2004", f"{field}.backendRefs", "no backend with a weight: the rule answers 500")
-    return filters, tuple(backends)
-
-
-def _needs_whole_rule(filters: Filters) -> bool:
-    return bool(
-        filters.redirect
-        or (filters.rewrite and filters.rewrite.path)
-        or filters.cors
-        or filters.mirrors
-        or filters.external_auth
-    )
-
-
-def _fold(rule: Filters, backend: Filters) -> tuple[Filters, Filters]:
-    """Return the rule's filters with those of its only backend, which win, and what remains the backend's own."""
-    rewrite = rule.rewrite
-    if backend.rewrite:
-        rewrite = Rewrite(
-            hostname=backend.rewrite.hostname or (rewrite.hostname if rewrite else ""),
-            path=backend.rewrite.path or (rewrite.path if rewrite else None),
-        )
-    folded = Filters(
-        request=rule.request,
-        response=rule.response,
-        redirect=backend.redirect or rule.redirect,
-        rewrite=None if backend.redirect else rewrite,
-        cors=backend.cors or rule.cors,
-        mirrors=rule.mirrors + backend.mirrors,
-        external_auth=backend.external_auth or rule.external_auth,
-    )
-    return folded, Filters(request=backend.request, response=backend.response)
+    if any(backend.weight for backend in backends):
+        return tuple(backends)
+    if not rule.redirect:
+        report.remark("MG2004", f"{field}.backendRefs", "no backend with a weight: the rule answers 500")
+    return ()
 
 
 def parse_duration(text: str) -> int | None:
