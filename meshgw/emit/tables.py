@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import msgspec
 
+from meshgw.api.meta import Key
 from meshgw.emit.resource import Resource
 from meshgw.engine import Table
+from meshgw.ir.backend import SecretUse
 from meshgw.ir.keys import ResourceKey, RouteConfigKey, RouteKey
+from meshgw.ir.route import HostEntry
 
 
 class Fragment(msgspec.Struct, frozen=True, gc=False):
-    """One Envoy route in wire form; `order` sorts the routes of a virtual host, smallest first.
+    """One match of a rule as `routes` fields of a VirtualHost in wire form; `order` sorts them, smallest first.
 
-    It is (match precedence, creation time, namespace, name, position in the route).
+    It is (match precedence, creation time, namespace, name, kind, position of the rule, position of the match).
     """
 
     order: tuple[object, ...]
     body: bytes
 
 
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """A claim on a host with what it adds to it."""
+
+    claim: HostEntry
+    fragments: tuple[Fragment, ...] = ()
+
+
 class VirtualHost(msgspec.Struct, frozen=True, gc=False):
-    """One VirtualHost as a length-delimited field of RouteConfiguration, ready to be joined."""
+    """One VirtualHost as a field of RouteConfiguration in wire form, ready to be joined, with a digest of it."""
 
     body: bytes
+    digest: bytes
 
 
 FRAGMENTS: Table[tuple[RouteConfigKey, RouteKey], tuple[Fragment, ...]] = Table("fragments")
-"""The routes that one route object adds to one RouteConfiguration."""
-PLACED: Table[tuple[RouteConfigKey, str, RouteKey], object] = Table("placed")
+"""The routes that one route object adds to one RouteConfiguration, sorted."""
+PLACED: Table[tuple[RouteConfigKey, str, RouteKey], Placed] = Table("placed")
 """Host claims with their fragments."""
 VIRTUAL_HOSTS: Table[tuple[RouteConfigKey, str], VirtualHost] = Table("virtual-hosts")
 ROUTE_CONFIGS: Table[ResourceKey, Resource] = Table("route-configs")
 LISTENER_RESOURCES: Table[ResourceKey, Resource] = Table("listener-resources")
 CLUSTER_RESOURCES: Table[ResourceKey, Resource] = Table("cluster-resources")
 ENDPOINT_RESOURCES: Table[ResourceKey, Resource] = Table("endpoint-resources")
+SECRET_USES: Table[tuple[Key, str, tuple[Hashable, ...]], SecretUse] = Table("secret-uses")
+"""By (Gateway, secret, what names it)."""
 SECRET_RESOURCES: Table[ResourceKey, Resource] = Table("secret-resources")
+TUNNEL_RESOURCES: Table[ResourceKey, Resource] = Table("tunnel-resources")
+"""What every Gateway that opens HBONE connections shares: the internal listener and its cluster."""
 RESOURCES: Table[ResourceKey, Resource] = Table("resources", indexes={"gateway": lambda key, _row: (key.gateway,)})
 """Everything a Gateway's proxies are given."""

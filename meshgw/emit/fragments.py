@@ -1,0 +1,94 @@
+"""RouteConfigurations joined from bytes: a change costs its own route, and one copy of what did not change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from heapq import merge
+from typing import Final
+
+from meshgw.emit import checks
+from meshgw.emit.action import answer, safe_retries
+from meshgw.emit.protos import BoolValue, Duration, Route, RouteAction, RouteConfiguration, RouteMatch, encode, field
+from meshgw.emit.protos import VirtualHost as VirtualHostMessage
+from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
+from meshgw.emit.route import Claim
+from meshgw.emit.tables import FRAGMENTS, Fragment, Placed, VirtualHost
+from meshgw.engine import View
+from meshgw.ir.keys import BackendTarget, ResourceKey, RouteConfigKey
+from meshgw.ir.route import HostEntry, HostKind
+
+_ROUTES: Final = 3  # field number of `routes` in VirtualHost
+_VIRTUAL_HOSTS: Final = 2  # field number of `virtual_hosts` in RouteConfiguration
+_RETRIES: Final = encode(VirtualHostMessage(retry_policy=safe_retries()))
+_SETTINGS: Final = encode(
+    RouteConfiguration(
+        validate_clusters=BoolValue(value=False),
+        most_specific_header_mutations_wins=True,
+        ignore_port_in_host_matching=True,
+    )
+)
+
+Host = tuple[RouteConfigKey, str]
+
+
+def place_fragments(view: View, key: Claim, row: HostEntry) -> Iterable[tuple[Claim, Placed]]:
+    """Put the fragments of a route on a host that it claims."""
+    fragments: tuple[Fragment, ...] = ()
+    if row.kind is HostKind.ROUTE:
+        fragments = view.get(FRAGMENTS, (key[0], key[2])) or ()
+    yield key, Placed(row, fragments)
+
+
+def group_hosts(key: Claim, _row: Placed) -> Iterable[Host]:
+    """The virtual host of a claim; what cannot be a domain claims nothing."""
+    domain = key[1].lower()
+    return ((key[0], domain),) if checks.domain(domain) else ()
+
+
+def build_virtual_host(_view: View, host: Host, members: Mapping[Claim, Placed]) -> Iterable[tuple[Host, VirtualHost]]:
+    """Join the routes of all claims on a host. A host of another listener answers 421 whoever else claims it."""
+    placed = members.values()
+    kinds = {item.claim.kind for item in placed}
+    if HostKind.MISDIRECTED in kinds:
+        routes = _misdirected()
+    else:
+        routes = b"".join(fragment.body for fragment in merge(*(item.fragments for item in placed), key=_order))
+        for item in placed:
+            if item.claim.kind is HostKind.DEFAULT and item.claim.target is not None:
+                routes += _straight(item.claim.target)
+    head = encode(VirtualHostMessage(name=host[1], domains=[host[1]]))
+    body = field(_VIRTUAL_HOSTS, b"".join((head, routes, _RETRIES if routes else b"")))
+    yield host, VirtualHost(body, hashlib.blake2b(body, digest_size=16).digest())
+
+
+def group_route_config(key: Host, _row: VirtualHost) -> Iterable[RouteConfigKey]:
+    """The RouteConfiguration of a virtual host."""
+    return (key[0],)
+
+
+def build_route_config(
+    _view: View, config: RouteConfigKey, members: Mapping[Host, VirtualHost]
+) -> Iterable[tuple[ResourceKey, Resource]]:
+    """Join virtual hosts; the version comes from their digests, so the joined bytes are never hashed."""
+    hosts = members.values()
+    head = encode(RouteConfiguration(name=config.name))
+    body = b"".join((head, *[host.body for host in hosts], _SETTINGS))
+    version = content_version(head, b"".join([host.digest for host in hosts]), _SETTINGS)
+    key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
+    yield key, Resource.of(ROUTE_CONFIGURATION, config.name, body, version=version)
+
+
+def _order(fragment: Fragment) -> tuple[object, ...]:
+    return fragment.order
+
+
+@lru_cache(maxsize=1)
+def _misdirected() -> bytes:
+    return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(421))))
+
+
+def _straight(target: BackendTarget) -> bytes:
+    action = RouteAction(cluster=target.cluster, timeout=Duration())
+    return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), route=action)))

@@ -1,0 +1,150 @@
+"""The sending half of HBONE: one internal listener per Gateway that turns a connection into a verified tunnel.
+
+A cluster hands a connection over with the endpoint's metadata. The listener opens an HTTP/2 CONNECT over mutual TLS to
+the endpoint's address, port 15008, and the far end must prove the very identity that the endpoint's workload has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from meshgw.api.meta import Key
+from meshgw.emit.cluster import CONNECT_TIMEOUT, HTTP_OPTIONS, MESHGW
+from meshgw.emit.hcm import access_log
+from meshgw.emit.listener import listener_filter
+from meshgw.emit.protos import (
+    CertificateValidationContext,
+    Cluster,
+    CommonTlsContext,
+    Filter,
+    FilterChain,
+    Http2ProtocolOptions,
+    Listener,
+    NetworkSetFilterState,
+    OriginalDst,
+    SubstitutionFormatString,
+    TcpProxy,
+    TlsParameters,
+    TransportSocket,
+    UpstreamHttp,
+    UpstreamTlsContext,
+    any_of,
+    duration,
+    encode,
+)
+from meshgw.emit.resource import CLUSTER, LISTENER, Resource
+from meshgw.emit.secret import UseKey
+from meshgw.emit.tls import san, sds, transport_socket, validate
+from meshgw.engine import View
+from meshgw.ir.backend import SanKind, SecretUse
+from meshgw.ir.gateway import Settings
+from meshgw.ir.keys import ResourceKey
+from meshgw.names import HBONE_PORT, LISTENER_CONNECT_ORIGINATE, SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
+from meshgw.resolve.tables import SETTINGS, SINGLE
+
+__all__ = ["emit_tunnel", "group_tunnels", "mesh_tls", "originate_cluster", "originate_listener", "trusted_identities"]
+
+_UPSTREAM_SANS: Final = "envoy.network.upstream_subject_alt_names"
+_WINDOW: Final = 1_048_576
+
+
+def group_tunnels(key: UseKey, _row: SecretUse) -> Iterable[Key]:
+    """The Gateway of whatever uses the mesh certificate: such Gateways open tunnels."""
+    return (key[0],) if key[1] == SDS_WORKLOAD_CERTIFICATE else ()
+
+
+def emit_tunnel(
+    view: View, gateway: Key, _members: Mapping[UseKey, SecretUse]
+) -> Iterable[tuple[ResourceKey, Resource]]:
+    """Build the listener and the cluster behind it."""
+    settings = view.get(SETTINGS, SINGLE) or Settings()
+    for type_url, built in ((LISTENER, originate_listener()), (CLUSTER, originate_cluster(settings))):
+        key = ResourceKey(gateway, type_url, built.name)
+        yield key, Resource.of(type_url, built.name, encode(built))
+
+
+def originate_listener() -> Listener:
+    """The internal listener. Every tunnelled endpoint brings the identity that overrides the cluster's wider check."""
+    state: Any = NetworkSetFilterState()
+    state.on_new_connection.add(
+        object_key=_UPSTREAM_SANS,
+        format_string=_text(f"%DYNAMIC_METADATA({MESHGW}:san)%"),
+        skip_if_empty=True,
+    )
+    proxy = TcpProxy(
+        stat_prefix=LISTENER_CONNECT_ORIGINATE,
+        cluster=LISTENER_CONNECT_ORIGINATE,
+        tunneling_config=TcpProxy.TunnelingConfig(hostname="%DOWNSTREAM_LOCAL_ADDRESS%"),
+        access_log=[access_log(http=False, extra={"identity": f"%DYNAMIC_METADATA({MESHGW}:san)%"})],
+    )
+    built = Listener(
+        name=LISTENER_CONNECT_ORIGINATE,
+        use_original_dst={"value": False},
+        listener_filters=[listener_filter("envoy.filters.listener.original_dst", OriginalDst())],
+        filter_chains=[
+            FilterChain(
+                filters=[
+                    Filter(name="envoy.filters.network.set_filter_state", typed_config=any_of(state)),
+                    Filter(name="envoy.filters.network.tcp_proxy", typed_config=any_of(proxy)),
+                ]
+            )
+        ],
+    )
+    built.internal_listener.SetInParent()
+    return built
+
+
+def originate_cluster(settings: Settings) -> Cluster:
+    """The cluster that opens tunnels to whatever address a connection was meant for, on port 15008."""
+    options = UpstreamHttp()
+    options.explicit_http_config.http2_protocol_options.CopyFrom(
+        Http2ProtocolOptions(
+            allow_connect=True,
+            initial_stream_window_size={"value": _WINDOW},
+            initial_connection_window_size={"value": _WINDOW},
+        )
+    )
+    built = Cluster(
+        name=LISTENER_CONNECT_ORIGINATE,
+        type=Cluster.ORIGINAL_DST,
+        lb_policy=Cluster.CLUSTER_PROVIDED,
+        connect_timeout=duration(CONNECT_TIMEOUT),
+        cleanup_interval=duration(60_000),
+        original_dst_lb_config=Cluster.OriginalDstLbConfig(upstream_port_override={"value": HBONE_PORT}),
+        transport_socket=mesh_tls(settings),
+    )
+    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(any_of(options))
+    return built
+
+
+def mesh_tls(settings: Settings) -> TransportSocket:
+    """Mutual TLS as the mesh speaks it, from our certificate to any identity of our trust domains.
+
+    The listener narrows that to one identity per connection.
+    """
+    context = UpstreamTlsContext(
+        common_tls_context=CommonTlsContext(
+            tls_params=TlsParameters(
+                tls_minimum_protocol_version=TlsParameters.TLSv1_3, tls_maximum_protocol_version=TlsParameters.TLSv1_3
+            ),
+            alpn_protocols=["h2"],
+            tls_certificate_sds_secret_configs=[sds(SDS_WORKLOAD_CERTIFICATE)],
+        )
+    )
+    validate(context.common_tls_context, SDS_MESH_ROOTS, trusted_identities(settings))
+    return transport_socket("envoy.transport_sockets.tls", context)
+
+
+def trusted_identities(settings: Settings) -> CertificateValidationContext:
+    """A condition on peers: a SPIFFE id of one of our trust domains."""
+    domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
+    return CertificateValidationContext(
+        match_typed_subject_alt_names=[san(SanKind.URI, prefix=f"spiffe://{domain}/") for domain in domains]
+    )
+
+
+def _text(format_string: str) -> SubstitutionFormatString:
+    built: Any = SubstitutionFormatString()
+    built.text_format_source.inline_string = format_string
+    return built
