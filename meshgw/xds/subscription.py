@@ -172,8 +172,8 @@ class Subscription:
         Envoy drops good resources along with a bad one in ways the server cannot see; halving until the bad one
         stands alone costs each resource at most a few repeats. What is refused alone is not sent again.
         """
-        for name in response.pushed or response.removed:
-            self.refused[name] = text[:MAX_NACK_TEXT]
+        covered = [name for name in response.pushed if name in self.sent] if response.pushed else response.removed
+        self.refused.update(dict.fromkeys(covered, text[:MAX_NACK_TEXT]))
         if separable and len(response.pushed) > 1:
             pushed = list(response.pushed.items())
             middle = len(pushed) // 2

@@ -68,11 +68,9 @@ BAD_MARKS = st.sampled_from(["1", "2", "3", BAD])
 NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 
 
-def sites(marks: st.SearchStrategy[str]) -> st.SearchStrategy[Site]:
-    routes = st.tuples(st.lists(NAMES, unique=True), marks)
-    return st.builds(
-        build_site, st.dictionaries(NAMES, marks), st.dictionaries(st.sampled_from(["r", "s"]), routes)
-    )
+def sites(marks: st.SearchStrategy[str], route_marks: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[Site]:
+    routes = st.tuples(st.lists(NAMES, unique=True), marks if route_marks is None else route_marks)
+    return st.builds(build_site, st.dictionaries(NAMES, marks), st.dictionaries(st.sampled_from(["r", "s"]), routes))
 
 
 class ModelProxy:
@@ -108,7 +106,7 @@ class ModelProxy:
         answer = self.answer(send)
         if any(self._is_bad(send.type_url, body) for _, body in resources.values()):
             answer.error_detail.message = "no"
-            return [answer]
+            return self._pass(send.type_url, answer)
         held = self.held[send.type_url]
         for name in removed:
             held.pop(name, None)
@@ -118,14 +116,18 @@ class ModelProxy:
             if send.type_url in (EDS, RDS) and name not in self._names(send.type_url):
                 continue  # nothing asks for it: Envoy drops it
             held[name] = found
-        requests = [answer]
-        if send.type_url == CDS and self._is_warming():
-            self.held_back.append(answer)
-            requests = []
-        elif send.type_url == EDS and not self._is_warming():
-            requests += self.held_back
-            self.held_back = []
+        requests = self._pass(send.type_url, answer)
         return [*requests, *self._follow(EDS), *self._follow(RDS)]
+
+    def _pass(self, type_url: str, answer: Any) -> list[Any]:
+        """The answers that may leave now: those for clusters wait, in order, for the last warming one."""
+        if type_url == CDS:
+            self.held_back.append(answer)
+        passed = [] if type_url == CDS else [answer]
+        if not self._is_warming():
+            passed += self.held_back
+            self.held_back = []
+        return passed
 
     def missing(self) -> set[str]:
         """Clusters that routes in use name and that cannot serve."""
@@ -335,8 +337,10 @@ class World:
 STEPS = ["write", "write", "read", "read", "wait", "connect"]
 
 
-def steps(marks: st.SearchStrategy[str], names: list[str]) -> st.SearchStrategy[list[str | Site]]:
-    return st.lists(st.one_of(sites(marks), st.sampled_from(names)), max_size=40)
+def steps(
+    marks: st.SearchStrategy[str], names: list[str], route_marks: st.SearchStrategy[str] | None = None
+) -> st.SearchStrategy[list[str | Site]]:
+    return st.lists(st.one_of(sites(marks, route_marks), st.sampled_from(names)), max_size=40)
 
 
 def play(world: World, script: list[str | Site]) -> None:
@@ -372,6 +376,17 @@ def test_a_state_of_the_world_proxy_converges_and_its_routes_never_name_a_missin
     play(world, script)
     world.drain()
     assert world.actual() == world.expected()
+
+
+@given(script=steps(MARKS, STEPS, route_marks=BAD_MARKS), delta=st.booleans())
+def test_routes_that_were_kept_because_newer_ones_were_refused_keep_their_clusters(
+    script: list[str | Site],
+    delta: bool,  # noqa: FBT001 - drawn
+) -> None:
+    world = World(DeltaProxy() if delta else SotwProxy())
+    world.check = never_misled(world)
+    play(world, script)
+    world.drain()
 
 
 @given(script=steps(BAD_MARKS, [*STEPS, "restart"]), last=sites(BAD_MARKS))
