@@ -43,18 +43,25 @@ from meshgw.ir.keys import ResourceKey
 from meshgw.names import HBONE_PORT, LISTENER_CONNECT_ORIGINATE, SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
 from meshgw.resolve.tables import SETTINGS, SINGLE
 
-__all__ = ["emit_tunnel", "group_tunnels", "mesh_tls", "originate_cluster", "originate_listener", "trusted_identities"]
+__all__ = [
+    "emit_originate",
+    "group_originate",
+    "mesh_tls",
+    "originate_cluster",
+    "originate_listener",
+    "trusted_identities",
+]
 
 _UPSTREAM_SANS: Final = "envoy.network.upstream_subject_alt_names"
 _WINDOW: Final = 1_048_576
 
 
-def group_tunnels(key: UseKey, _row: SecretUse) -> Iterable[Key]:
+def group_originate(key: UseKey, _row: SecretUse) -> Iterable[Key]:
     """The Gateway of whatever uses the mesh certificate: such Gateways open tunnels."""
     return (key[0],) if key[1] == SDS_WORKLOAD_CERTIFICATE else ()
 
 
-def emit_tunnel(
+def emit_originate(
     view: View, gateway: Key, _members: Mapping[UseKey, SecretUse]
 ) -> Iterable[tuple[ResourceKey, Resource]]:
     """Build the listener and the cluster behind it."""

@@ -50,7 +50,9 @@ ENDPOINT_RESOURCES: Table[ResourceKey, Resource] = Table("endpoint-resources")
 SECRET_USES: Table[tuple[Key, str, tuple[Hashable, ...]], SecretUse] = Table("secret-uses")
 """By (Gateway, secret, what names it)."""
 SECRET_RESOURCES: Table[ResourceKey, Resource] = Table("secret-resources")
-TUNNEL_RESOURCES: Table[ResourceKey, Resource] = Table("tunnel-resources")
-"""What every Gateway that opens HBONE connections shares: the internal listener and its cluster."""
+ORIGINATE_RESOURCES: Table[ResourceKey, Resource] = Table("originate-resources")
+"""Of every Gateway that opens HBONE connections: the internal listener that does, and its cluster."""
+WAYPOINT_RESOURCES: Table[ResourceKey, Resource] = Table("waypoint-resources")
+"""Of every waypoint: the listeners that end HBONE connections and serve what is inside, and their cluster."""
 RESOURCES: Table[ResourceKey, Resource] = Table("resources", indexes={"gateway": lambda key, _row: (key.gateway,)})
 """Everything a Gateway's proxies are given."""

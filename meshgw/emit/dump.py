@@ -1,0 +1,40 @@
+"""Resources as JSON-like values, for people and for static configurations."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from meshgw.emit.protos import (
+    Cluster,
+    ClusterLoadAssignment,
+    Listener,
+    Message,
+    MessageToDict,
+    RouteConfiguration,
+    Secret,
+)
+from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, Resource
+
+REDACTED: Final = "[redacted]"
+
+_MESSAGES: Final[dict[str, type[Message]]] = {
+    LISTENER: Listener,
+    ROUTE_CONFIGURATION: RouteConfiguration,
+    CLUSTER: Cluster,
+    ENDPOINTS: ClusterLoadAssignment,
+    SECRET: Secret,
+}
+
+
+def dump(resource: Resource) -> dict[str, Any]:
+    """Return the resource as JSON has it, field names as in Envoy's documentation, private keys left out."""
+    document = reveal(resource)
+    if "private_key" in document.get("tls_certificate", {}):
+        document["tls_certificate"]["private_key"] = {"inline_string": REDACTED}
+    return document
+
+
+def reveal(resource: Resource) -> dict[str, Any]:
+    """Return the same with private keys: for a configuration that is to run, never for display."""
+    message = _MESSAGES[resource.type_url].FromString(resource.body)
+    return MessageToDict(message, preserving_proto_field_name=True)
