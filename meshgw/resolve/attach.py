@@ -88,11 +88,6 @@ def attach_route(view: View, _table: Any, key: Key, row: AnyRoute) -> Iterable[t
         )
 
 
-def attachment_keys(_key: tuple[RouteKey, int], row: Parent) -> Iterable[tuple[RouteKey, ListenerKey]]:
-    """Return the attachments that a parent contributes to (`by` of the group of PARENTS)."""
-    return [(row.route, listener) for listener, _hostnames in row.listeners]
-
-
 def merge_attachments(
     _view: View, group: tuple[RouteKey, ListenerKey], members: Mapping[tuple[RouteKey, int], Parent]
 ) -> Iterable[tuple[tuple[RouteKey, ListenerKey], Attachment]]:
@@ -102,11 +97,6 @@ def merge_attachments(
         host for parent in members.values() for key, hosts in parent.listeners if key == listener for host in hosts
     }
     yield group, Attachment(route=route, listener=listener, hostnames=tuple(sorted(hostnames)))
-
-
-def attached_listener(key: tuple[RouteKey, ListenerKey], _row: Attachment) -> Iterable[ListenerKey]:
-    """Return the listener of an attachment (`by` of the group of ATTACHMENTS)."""
-    return (key[1],)
 
 
 def count_attached(
@@ -241,14 +231,3 @@ def _finding(route: RouteKey, position: int, verdict: _Verdict) -> Finding:
         field=f"spec.parentRefs[{position}]",
         message=verdict.message,
     )
-
-
-__all__ = [
-    "AnyRoute",
-    "attach_route",
-    "attached_listener",
-    "attachment_keys",
-    "count_attached",
-    "merge_attachments",
-    "route_key",
-]

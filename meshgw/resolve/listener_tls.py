@@ -40,6 +40,9 @@ def resolve_tls(
     if protocol not in _TLS_PROTOCOLS:
         if config is None:
             return TlsOutcome()
+        if protocol is Protocol.HBONE:
+            message = "HBONE is secured by mesh certificates"
+            return TlsOutcome(ignored=(Problem("", "MG3007", f"{field}.tls", message),))
         message = f"{protocol.value} listeners have no tls: served as it stands, this one would be open"
         return TlsOutcome(unsupported=Problem("UnsupportedValue", "MG1005", f"{field}.tls", message))
     mode = TlsMode(config.mode) if config else TlsMode.TERMINATE

@@ -16,7 +16,7 @@ from meshgw.api import gateway as api
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.finding import Finding
-from meshgw.ir.gateway import AllowedNamespaces, Gateway, Listener, Protocol, Role
+from meshgw.ir.gateway import AllowedNamespaces, Binding, Gateway, Listener, Protocol, Role
 from meshgw.ir.keys import ListenerKey
 from meshgw.ir.status import Condition
 from meshgw.resolve.conditions import (
@@ -33,11 +33,10 @@ from meshgw.resolve.conditions import (
 )
 from meshgw.resolve.conflicts import Place, find_conflicts, find_overlaps
 from meshgw.resolve.listener_tls import TlsOutcome, resolve_tls
-from meshgw.resolve.listenersets import admitted_sets, parent_accepted, resolve_listener_sets
+from meshgw.resolve.listenersets import admitted_sets, parent_accepted
 from meshgw.resolve.namespaces import allowed
-from meshgw.resolve.tables import GATEWAYS
+from meshgw.resolve.tables import BINDINGS, GATEWAYS
 
-__all__ = ["IMPLIED", "KINDS", "resolve_listener_sets", "resolve_listeners"]
 
 IMPLIED = "Implied"
 """Owner kind of the HBONE listener that a waypoint has without declaring it; no status shows it."""
@@ -79,7 +78,7 @@ def resolve_listeners(view: View, key: Key, row: Gateway) -> Iterable[tuple[List
     gateway = view.get(GATEWAYS, key)
     if gateway is None:
         return
-    drafts = list(_drafts(view, gateway, row))
+    drafts = list(_bound(view.get(BINDINGS, key) or Binding(), _drafts(view, gateway, row)))
     places = [_place(draft) for draft in drafts if draft.protocol is not None]
     conflicts = find_conflicts(places)
     overlaps = find_overlaps(place for place in places if place.key not in conflicts)
@@ -127,12 +126,23 @@ def _drafts(view: View, gateway: api.Gateway, row: Gateway) -> Iterator[_Draft]:
         for key, found in admitted_sets(view, gateway)
     ]
     for kind, owner, generation, entries in owners:
-        seen: set[str] = set()
         for position, entry in enumerate(entries):
-            if entry.name not in seen:
-                seen.add(entry.name)
-                key = ListenerKey(gateway.key, kind, owner, entry.name)
-                yield _draft(view, gateway, row.role, key, entry, field=f"spec.listeners[{position}]", gen=generation)
+            key = ListenerKey(gateway.key, kind, owner, entry.name)
+            yield _draft(view, gateway, row.role, key, entry, field=f"spec.listeners[{position}]", gen=generation)
+
+
+def _bound(binding: Binding, drafts: Iterable[_Draft]) -> Iterator[_Draft]:
+    """Refuse listeners whose port would be bound where another listener's is; the earlier one keeps it."""
+    taken: dict[tuple[bool, int], int] = {}
+    for draft in drafts:
+        port = draft.entry.port
+        bound = binding.port(port)
+        if draft.protocol is None or taken.setdefault((draft.protocol is Protocol.UDP, bound), port) == port:
+            yield draft
+        else:
+            message = f"port {port} is bound as {bound} here, which is taken"
+            refusal = Problem("PortUnavailable", "MG1004", f"{draft.field}.port", message)
+            yield draft._replace(refusal=refusal, protocol=None)
 
 
 def _draft(
