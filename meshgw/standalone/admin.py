@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+
+_PARTIAL = re.compile(r"^listener\.admin\.|\.worker_\d+\.|\.main_thread\.")
+"""The admin interface's own connections, and counts per thread, which the listener's count includes."""
 
 
 class Admin:
@@ -39,13 +43,13 @@ class Admin:
 
     async def active_connections(self) -> int:
         """Return the downstream connections open on all listeners, the admin interface's own left out."""
-        pattern = quote(r"^listener\.[^.]+\.downstream_cx_active$")
+        pattern = quote(r"^listener\..*\.downstream_cx_active$")
         _, body = await self.call(f"/stats?format=json&filter={pattern}")
         document: dict[str, Any] = msgspec.json.decode(body)
         return sum(
             int(item["value"])
             for item in document.get("stats", ())
-            if "value" in item and not item["name"].startswith("listener.admin.")
+            if "value" in item and not _PARTIAL.search(item["name"])
         )
 
     async def drain(self) -> None:

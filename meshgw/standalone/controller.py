@@ -125,7 +125,7 @@ class Controller:
             for table, count in delta.recomputed.items():
                 self._metrics.rows.labels(table).inc(count)
             for fault in delta.faults:
-                self._metrics.faults.labels(fault.table.name if hasattr(fault.table, "name") else fault.table).inc()
+                self._metrics.faults.labels(fault.table).inc()
 
 
 def listener_resource(gateway: Key, transport: str, port: int) -> ResourceKey:

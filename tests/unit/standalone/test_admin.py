@@ -67,6 +67,7 @@ async def test_nobody_there_is_no_state(tmp_path: Path) -> None:
 async def test_active_connections_leave_the_admin_interface_out() -> None:
     stats = (
         '{"stats":[{"name":"listener.127.0.0.1_80.downstream_cx_active","value":3},'
+        '{"name":"listener.127.0.0.1_80.worker_0.downstream_cx_active","value":3},'
         '{"name":"listener.admin.downstream_cx_active","value":1},'
         '{"name":"listener.127.0.0.2_80.downstream_cx_active","value":2},{"histograms":{}}]}'
     )
