@@ -140,6 +140,18 @@ class Supervisor:
         self._stopping.set()
         await self._ended.wait()
 
+    async def end_leftover(self) -> bool:
+        """End the Envoy that an earlier controller left in this directory; returns whether there was one.
+
+        For Gateways that are gone. Call it while holding the runtime directory's lock, and instead of `run`.
+        """
+        state = load_state(self.directory.state)
+        process = adopt(state) if state is not None else None
+        if process is not None:
+            await end_process(process, self.admin, self.timing)
+        self.directory.state.unlink(missing_ok=True)
+        return process is not None
+
     async def _one_life(self, *, adopting: bool) -> Cause | None:
         """Return why Envoy ended, None when it was asked to."""
         self._lived = False
@@ -157,7 +169,7 @@ class Supervisor:
                 watching.cancel()
                 stopping.cancel()
                 if not ended.done():
-                    await self._end(process, drain=True)
+                    await end_process(process, self.admin, self.timing)
                 code = await ended
         except asyncio.CancelledError:
             await self._abandon(process)
@@ -181,7 +193,7 @@ class Supervisor:
             if fits and await self.admin.state() is not None:
                 self._tell("adopted", pid=old.pid)
                 return old
-            await self._end(old, drain=True)
+            await end_process(old, self.admin, self.timing)
         return self._start()
 
     def _start(self) -> Process:
@@ -222,28 +234,13 @@ class Supervisor:
             await asyncio.sleep(60)
             self._log_offset = min(self._log_offset, _trim_log(self.directory.log))
 
-    async def _end(self, process: Process, *, drain: bool) -> None:
-        """Drain, terminate, and at last kill a process; returns when it is gone."""
-        if drain and await self.admin.state(within=0.5) in ("LIVE", "DRAINING"):
-            with contextlib.suppress(OSError, TimeoutError, msgspec.DecodeError):
-                async with asyncio.timeout(self.timing.drain_within):
-                    await self.admin.drain()
-                    while await self.admin.active_connections():  # noqa: ASYNC110 - Envoy offers no event for it
-                        await asyncio.sleep(self.timing.poll)
-        for ask in (signal.SIGTERM, signal.SIGKILL):
-            process.signal(ask)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.timing.kill_after):
-                    await process.wait()
-                    return
-
     async def _abandon(self, process: Process) -> None:
         """`run` is cancelled: leave a detached Envoy serving, end any other at once."""
         if self._detach and not self._stopping.is_set():
             process.release()
             self._tell("left", pid=process.pid)
             return
-        await self._end(process, drain=False)
+        await end_process(process, self.admin, self.timing, drain=False)
         self.directory.state.unlink(missing_ok=True)
 
     async def _back_off(self, attempt: int, cause: Cause) -> None:
@@ -273,6 +270,22 @@ class Supervisor:
         delay: float = 0.0,
     ) -> None:
         self._on_event(SupervisorEvent(kind=kind, name=self.name, pid=pid, text=text, delay=delay))
+
+
+async def end_process(process: Process, admin: Admin, timing: Timing, *, drain: bool = True) -> None:
+    """Drain, terminate, and at last kill an Envoy; returns when it is gone."""
+    if drain and await admin.state(within=0.5) in ("LIVE", "DRAINING"):
+        with contextlib.suppress(OSError, TimeoutError, msgspec.DecodeError):
+            async with asyncio.timeout(timing.drain_within):
+                await admin.drain()
+                while await admin.active_connections():  # noqa: ASYNC110 - Envoy offers no event for it
+                    await asyncio.sleep(timing.poll)
+    for ask in (signal.SIGTERM, signal.SIGKILL):
+        process.signal(ask)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timing.kill_after):
+                await process.wait()
+                return
 
 
 def _arguments(directory: ProxyDirectory, concurrency: int | None, log_level: str, drain_seconds: int) -> list[str]:

@@ -70,6 +70,7 @@ def test_a_given_name_is_looked_up(tmp_path: Path) -> None:
         (lambda path: None, "does not exist"),
         (lambda path: path.write_text("x"), "is not executable"),
         (lambda path: script(path, "echo nginx 1.2"), "does not answer --version as Envoy does"),
+        (lambda path: script(path).write_bytes(b"\x7fELF of another machine"), "does not answer --version"),
     ],
 )
 def test_a_useless_given_path_is_an_error(tmp_path: Path, prepare: object, message: str) -> None:

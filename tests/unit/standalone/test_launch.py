@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,34 @@ def test_what_cannot_run_is_said_in_one_line(tmp_path: object) -> None:
 def test_other_systems_run_the_program_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.sys, "platform", "darwin")
     assert launch.command(["envoy"]) == ["envoy"]
+
+
+class Kernel:
+    """Stands in for the C library: `answer` is what prctl returns."""
+
+    def __init__(self, answer: int) -> None:
+        self.answer = answer
+        self.calls: list[tuple[int, ...]] = []
+
+    def prctl(self, *arguments: int) -> int:
+        self.calls.append(arguments)
+        return self.answer
+
+
+def test_the_tie_is_made_before_becoming_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, ran = Kernel(0), []
+    monkeypatch.setattr("ctypes.CDLL", lambda *_arguments, **_options: kernel)
+    monkeypatch.setattr(launch.os, "execv", lambda path, arguments: ran.append((path, arguments, len(kernel.calls))))
+    launch.main(os.getppid(), ["envoy", "-c", "x"])
+    assert kernel.calls == [(1, signal.SIGKILL, 0, 0, 0)]
+    assert ran == [("envoy", ["envoy", "-c", "x"], 1)]
+    with pytest.raises(SystemExit):
+        launch.main(-1, ["envoy"])
+    assert len(ran) == 1
+
+
+def test_a_kernel_that_cannot_tie_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda *_arguments, **_options: Kernel(-1))
+    monkeypatch.setattr(launch.os, "execv", lambda *_arguments: pytest.fail("ran untied"))
+    with pytest.raises(OSError, match="PR_SET_PDEATHSIG"):
+        launch.main(os.getppid(), ["envoy"])

@@ -75,6 +75,15 @@ def test_udp_addresses_are_probed() -> None:
     assert "/udp is in use" in cause
 
 
+def test_a_lock_whose_holder_is_unreadable_names_nobody(tmp_path: Path) -> None:
+    held = lock_directory(tmp_path)
+    held.path.write_text("")
+    assert held.holder() == "another process"
+    held.path.unlink()
+    assert held.holder() == "another process"
+    held.release()
+
+
 def test_foreign_addresses_are_named_as_such() -> None:
     cause = probe_address("192.0.2.1", free_port())
     assert cause is not None

@@ -279,6 +279,18 @@ async def test_an_envoy_left_with_other_settings_is_replaced(watch: Watch, optio
         await second.supervisor.stop()
 
 
+async def test_the_leftover_of_a_gateway_that_is_gone_is_ended(watch: Watch, proxy: ProxyDirectory) -> None:
+    first = watch(detach=True)
+    async with running(first):
+        pid = (await first.until("live")).pid
+    assert await watch().supervisor.end_leftover()
+    assert start_time(pid) is None
+    assert not await watch().supervisor.end_leftover()
+    proxy.state.write_text("garbage")
+    assert not await watch().supervisor.end_leftover()
+    assert not proxy.state.exists()
+
+
 async def test_the_arguments_switch_hot_restart_off(watch: Watch, proxy: ProxyDirectory, tmp_path: Path) -> None:
     binary = tmp_path / "spy"
     binary.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
