@@ -122,6 +122,10 @@ class Stage:
         faults.update(self._failed)
         return Outcome(published, [*raised, *published.faults], recomputed)
 
+    def unit(self, key: Any) -> Any:
+        """The unit that a row comes from, or if it is absent the one that bears its key; None if none can."""
+        return self.output.owner(key)
+
     def label(self, unit: Any) -> Any:
         """A unit's name in faults."""
         return unit
@@ -234,6 +238,11 @@ class GroupStage(Stage):
 
 class UnionStage(Stage):
     """The state of a Union: its units are pairs of the source's position and the key."""
+
+    def unit(self, key: Any) -> Any:
+        """The same, but no unit bears the key of a row."""
+        unit = self.output.owner(key)
+        return None if unit is key else unit
 
     def label(self, unit: Any) -> Any:
         """Name of the source table, and key."""

@@ -76,15 +76,17 @@ class Contents:
 def why(graph: Graph, table: Table[K, R], key: K) -> Reason:
     """What the row under a key comes from. Of an absent row: what it would come from if it bears its source's key."""
     stage, changed = graph.stage(table), graph.store(table).stamp(key)
+    own = tuple(fault for fault in graph.store(table).faults() if fault.key == key)
     if stage is None:
-        faults = tuple(fault for fault in graph.store(table).faults() if fault.key == key)
-        return Reason(table.name, key, changed, "", key, (), (), faults)
-    unit = stage.output.owner(key)
+        return Reason(table.name, key, changed, "", key, (), (), own)
+    unit = stage.unit(key)
+    if unit is None:
+        return Reason(table.name, key, changed, type(stage.step).__name__, None, (), (), ())
     name = stage.label(unit)
     sources = tuple(_source(graph, source, source_key) for source, source_key in stage.inputs(unit))
     reads = tuple(_read(read) for read in stage.reads.get(unit, ()))
     faults = tuple(fault for fault in stage.faults() if fault.key == name)
-    return Reason(table.name, key, changed, type(stage.step).__name__, name, sources, reads, faults)
+    return Reason(table.name, key, changed, type(stage.step).__name__, name, sources, reads, (*own, *faults))
 
 
 def dump(graph: Graph) -> Mapping[str, Contents]:
