@@ -18,7 +18,12 @@ def output_option(*formats: str, default: str | None = None) -> Callable[[F], F]
     """Return the `-o` option over the given formats."""
     chosen = formats or FORMATS
     return click.option(
-        "-o", "--output", type=click.Choice(chosen), default=default or chosen[0], show_default=True, help="Output form."
+        "-o",
+        "--output",
+        type=click.Choice(chosen),
+        default=default or chosen[0],
+        show_default=True,
+        help="Output form.",
     )
 
 

@@ -1,0 +1,158 @@
+"""The pipeline: which table is derived from which, by what function.
+
+Read it top to bottom: facts enter, resources leave. A step may read only facts and the tables of steps above it, so this
+order is the order of computation. Nothing here does I/O. `docs/architecture.md` draws the same picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshgw.emit import tables as out
+from meshgw.emit.cluster import emit_cluster
+from meshgw.emit.endpoint import emit_endpoints
+from meshgw.emit.fragments import (
+    build_route_config,
+    build_virtual_host,
+    group_hosts,
+    group_route_config,
+    place_fragments,
+)
+from meshgw.emit.hbone import emit_originate, group_originate
+from meshgw.emit.listener import emit_port, group_ports
+from meshgw.emit.route import emit_fragments, group_claims
+from meshgw.emit.secret import emit_secret, group_secret_uses, use_secrets
+from meshgw.emit.waypoint import emit_waypoint
+from meshgw.engine import Derived, Graph, Group, Step, Table, Union
+from meshgw.resolve import tables as t
+from meshgw.resolve.attach import (
+    attach_route,
+    attached_listener,
+    attachment_keys,
+    count_attached,
+    merge_attachments,
+)
+from meshgw.resolve.authorization import deny_policy, gather_authorization, resolve_policy
+from meshgw.resolve.backend_tls import resolve_backend_tls
+from meshgw.resolve.certificates import resolve_bundle, resolve_certificate
+from meshgw.resolve.classes import resolve_class
+from meshgw.resolve.clusters import resolve_cluster, use_clusters
+from meshgw.resolve.endpoints import resolve_endpoints
+from meshgw.resolve.findings import gather_findings
+from meshgw.resolve.gateways import resolve_gateway
+from meshgw.resolve.hostnames import claim_hosts
+from meshgw.resolve.l4 import bind_l4, l4_listener
+from meshgw.resolve.listeners import resolve_listeners
+from meshgw.resolve.listenersets import resolve_listener_sets
+from meshgw.resolve.mesh import bind_service, bind_workload, enrol, resolve_workload
+from meshgw.resolve.routes import compile_route
+from meshgw.resolve.status import assemble_route_status, assemble_status
+
+FACTS: dict[str, Table[Any, Any]] = {
+    "GatewayClass": t.GATEWAY_CLASSES,
+    "Gateway": t.GATEWAYS,
+    "ListenerSet": t.LISTENER_SETS,
+    "HTTPRoute": t.HTTP_ROUTES,
+    "GRPCRoute": t.GRPC_ROUTES,
+    "TLSRoute": t.TLS_ROUTES,
+    "TCPRoute": t.TCP_ROUTES,
+    "UDPRoute": t.UDP_ROUTES,
+    "ReferenceGrant": t.REFERENCE_GRANTS,
+    "BackendTLSPolicy": t.BACKEND_TLS_POLICIES,
+    "AuthorizationPolicy": t.AUTHORIZATION_POLICIES,
+    "Namespace": t.NAMESPACES,
+    "Service": t.SERVICES,
+    "EndpointSlice": t.ENDPOINT_SLICES,
+    "Pod": t.PODS,
+    "Node": t.NODES,
+    "Secret": t.SECRETS,
+    "ConfigMap": t.CONFIG_MAPS,
+    "ServiceAccount": t.SERVICE_ACCOUNTS,
+}
+"""Kind to the table of its objects."""
+
+SOURCES = (t.SETTINGS, t.BINDINGS, t.WORKLOAD_CERTIFICATES, *FACTS.values())
+
+ROUTE_KINDS = (t.HTTP_ROUTES, t.GRPC_ROUTES, t.TLS_ROUTES, t.TCP_ROUTES, t.UDP_ROUTES)
+
+
+STEPS: tuple[Step, ...] = (
+    # Gateways and their listeners
+    Derived(t.CLASSES, source=t.GATEWAY_CLASSES, fn=resolve_class),
+    Derived(t.CERTIFICATES, source=t.SECRETS, fn=resolve_certificate),
+    Union(t.BUNDLES, sources=(t.CONFIG_MAPS, t.SECRETS), fn=resolve_bundle),
+    Derived(t.OUR_GATEWAYS, source=t.GATEWAYS, fn=resolve_gateway),
+    Derived(t.LISTENERS, source=t.OUR_GATEWAYS, fn=resolve_listeners),
+    Derived(t.LISTENER_SET_RESULTS, source=t.LISTENER_SETS, fn=resolve_listener_sets),
+    # What is behind waypoints, and who may call it
+    Derived(t.WORKLOADS, source=t.PODS, fn=resolve_workload),
+    Union(t.ENROLMENTS, sources=(t.SERVICES, t.PODS), fn=enrol),
+    Derived(t.WAYPOINT_SERVICES, source=t.ENROLMENTS, fn=bind_service),
+    Derived(t.WAYPOINT_WORKLOADS, source=t.ENROLMENTS, fn=bind_workload),
+    Derived(t.POLICIES, source=t.AUTHORIZATION_POLICIES, fn=resolve_policy, on_fault=deny_policy),
+    Union(t.AUTHORIZATIONS, sources=(t.WAYPOINT_SERVICES, t.OUR_GATEWAYS), fn=gather_authorization),
+    # Routes: where they attach, what they say, which hosts they claim
+    Union(t.PARENTS, sources=ROUTE_KINDS, fn=attach_route),
+    Group(t.ATTACHMENTS, source=t.PARENTS, by=attachment_keys, fn=merge_attachments),
+    Group(t.ATTACHED_COUNTS, source=t.ATTACHMENTS, by=attached_listener, fn=count_attached),
+    Union(t.ROUTES, sources=ROUTE_KINDS, fn=compile_route),
+    Union(t.HOSTS, sources=(t.ATTACHMENTS, t.LISTENERS, t.WAYPOINT_SERVICES), fn=claim_hosts),
+    Group(t.L4_BINDINGS, source=t.ATTACHMENTS, by=l4_listener, fn=bind_l4),
+    # Backends that something names
+    Union(t.CLUSTER_USES, sources=(t.HOSTS, t.L4_BINDINGS), fn=use_clusters),
+    Group(t.CLUSTERS, source=t.CLUSTER_USES, by=lambda key, _row: (key[0],), fn=resolve_cluster),
+    Derived(t.ENDPOINTS, source=t.CLUSTERS, fn=resolve_endpoints),
+    Derived(t.BACKEND_TLS_RESULTS, source=t.BACKEND_TLS_POLICIES, fn=resolve_backend_tls),
+    # Statuses and findings
+    Group(t.ROUTE_STATUSES, source=t.PARENTS, by=lambda key, _row: (key[0],), fn=assemble_route_status),
+    Union(
+        t.STATUSES,
+        sources=(t.CLASSES, t.OUR_GATEWAYS, t.LISTENER_SET_RESULTS, t.BACKEND_TLS_RESULTS, t.ROUTE_STATUSES),
+        fn=assemble_status,
+    ),
+    Union(
+        t.FINDINGS,
+        sources=(
+            t.CLASSES,
+            t.OUR_GATEWAYS,
+            t.LISTENERS,
+            t.LISTENER_SET_RESULTS,
+            t.ENROLMENTS,
+            t.POLICIES,
+            t.PARENTS,
+            t.ROUTES,
+            t.BACKEND_TLS_RESULTS,
+        ),
+        fn=gather_findings,
+    ),
+    # Bytes
+    Group(out.FRAGMENTS, source=t.HOSTS, by=group_claims, fn=emit_fragments),
+    Derived(out.PLACED, source=t.HOSTS, fn=place_fragments),
+    Group(out.VIRTUAL_HOSTS, source=out.PLACED, by=group_hosts, fn=build_virtual_host),
+    Group(out.ROUTE_CONFIGS, source=out.VIRTUAL_HOSTS, by=group_route_config, fn=build_route_config),
+    Group(out.LISTENER_RESOURCES, source=t.LISTENERS, by=group_ports, fn=emit_port),
+    Derived(out.WAYPOINT_RESOURCES, source=t.OUR_GATEWAYS, fn=emit_waypoint),
+    Derived(out.CLUSTER_RESOURCES, source=t.CLUSTERS, fn=emit_cluster),
+    Derived(out.ENDPOINT_RESOURCES, source=t.ENDPOINTS, fn=emit_endpoints),
+    Union(out.SECRET_USES, sources=(t.LISTENERS, t.OUR_GATEWAYS, t.CLUSTERS), fn=use_secrets),
+    Group(out.SECRET_RESOURCES, source=out.SECRET_USES, by=group_secret_uses, fn=emit_secret),
+    Group(out.ORIGINATE_RESOURCES, source=out.SECRET_USES, by=group_originate, fn=emit_originate),
+    Union(
+        out.RESOURCES,
+        sources=(
+            out.ROUTE_CONFIGS,
+            out.LISTENER_RESOURCES,
+            out.WAYPOINT_RESOURCES,
+            out.CLUSTER_RESOURCES,
+            out.ENDPOINT_RESOURCES,
+            out.SECRET_RESOURCES,
+            out.ORIGINATE_RESOURCES,
+        ),
+        fn=lambda _view, _table, key, row: ((key, row),),
+    ),
+)
+
+
+def build_graph(*, incremental: bool = True) -> Graph:
+    """Return an empty pipeline; with `incremental` False every commit computes everything anew (for incidents)."""
+    return Graph(sources=SOURCES, steps=STEPS, incremental=incremental)

@@ -1,0 +1,113 @@
+"""Files as facts of the pipeline: batches of changed objects, and what is wrong with the files as findings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from meshgw import names
+from meshgw.api import gateway as api
+from meshgw.api.istio import AuthorizationPolicy, AuthorizationPolicySpec, PolicyTargetReference
+from meshgw.api.meta import Key, ObjectMeta, ObjectRef
+from meshgw.files.load import Loader
+from meshgw.files.scan import Scan
+from meshgw.files.source import FileProblem
+from meshgw.ir.finding import Finding
+from meshgw.pipeline import FACTS
+from meshgw.standalone.controller import Batch
+
+UNREADABLE = "an unreadable policy"
+"""Target kind of the policy that stands for one that never could be read: nobody knows it, so all of its namespace is denied."""
+
+
+class FileFacts:
+    """The objects of some files as facts: `read` looks at the files, `take` returns what changed since."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.problems: tuple[Finding, ...] = ()
+        self.moved = False
+        """Whether the last read changed the problems."""
+        self._loader = Loader(paths)
+        self._pending: dict[tuple[str, Key], Any] = {}
+        self._refused: frozenset[ObjectRef] = frozenset()
+        for name in (names.CLASS_INGRESS, names.CLASS_EGRESS, names.CLASS_WAYPOINT):
+            self._pending["GatewayClass", Key("", name)] = _standard_class(name)
+
+    def read(self, found: Scan | None = None) -> None:
+        """Look at the files; I/O errors become problems."""
+        loaded = self._loader.load(found)
+        self._pending.update(loaded.changed)
+        self._stand_in(frozenset(ref for ref in loaded.refused if ref.kind == "AuthorizationPolicy"))
+        problems = tuple(_finding(problem) for problem in loaded.problems)
+        self.moved = problems != self.problems
+        self.problems = problems
+
+    def take(self) -> Batch:
+        """Return the changes as a batch for the pipeline, and forget them."""
+        batch: Batch = {}
+        for (kind, key), row in self._pending.items():
+            table = FACTS.get(kind)
+            if table is None:
+                continue
+            if row is None and kind == "GatewayClass" and key.name in _STANDARD:
+                row = _standard_class(key.name)  # noqa: PLW2901 - deleting the declaration restores the default
+            batch.setdefault(table, {})[key] = row
+        self._pending = {}
+        return batch
+
+    def _stand_in(self, refused: frozenset[ObjectRef]) -> None:
+        """Put a denying policy in the place of each that never could be read (fail closed)."""
+        for ref in refused - self._refused:
+            self._pending[ref.kind, ref.key] = _unreadable_policy(ref.key)
+        for ref in self._refused - refused:
+            self._pending.setdefault((ref.kind, ref.key), None)
+        self._refused = refused
+
+
+_STANDARD = frozenset({names.CLASS_INGRESS, names.CLASS_EGRESS, names.CLASS_WAYPOINT})
+
+
+def _standard_class(name: str) -> api.GatewayClass:
+    """Return a class that exists without being declared."""
+    return api.GatewayClass(
+        metadata=ObjectMeta(name=name), spec=api.GatewayClassSpec(controller_name=names.CONTROLLER_NAME)
+    )
+
+
+def _unreadable_policy(key: Key) -> AuthorizationPolicy:
+    """Return a policy that is certain to deny, as nobody knows the kind of its target."""
+    target = PolicyTargetReference(group=names.GATEWAY_GROUP, kind=UNREADABLE, name=key.name)
+    return AuthorizationPolicy(
+        metadata=ObjectMeta(name=key.name, namespace=key.namespace),
+        spec=AuthorizationPolicySpec(target_refs=(target,)),
+    )
+
+
+def _finding(problem: FileProblem) -> Finding:
+    ref = problem.object or ObjectRef("File", "", problem.file)
+    where = f"{problem.file}:{problem.line}: " if problem.line else f"{problem.file}: "
+    return Finding(code=problem.code, object=ref, field=problem.field or "", message=where + problem.message)
+
+
+def read_text(text: str) -> tuple[Batch, tuple[Finding, ...]]:
+    """Return the facts and problems of YAML text, as if it were the only file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "in.yaml")
+        path.write_text(text)
+        facts = FileFacts([str(path)])
+        facts.read()
+        prefix = f"{folder}/"
+        problems = tuple(_without(prefix, problem) for problem in facts.problems)
+        return facts.take(), problems
+
+
+def _without(prefix: str, finding: Finding) -> Finding:
+    name = finding.object.name.removeprefix(prefix)
+    return Finding(
+        code=finding.code,
+        object=finding.object._replace(name=name),
+        field=finding.field,
+        message=finding.message.replace(prefix, ""),
+    )
