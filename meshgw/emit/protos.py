@@ -50,6 +50,7 @@ from envoy.config.route.v3.route_components_pb2 import (
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
 from envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2 import InternalListener
+from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors, CorsPolicy
 from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import (
     AuthorizationRequest,
@@ -97,6 +98,7 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig, Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions as UpstreamHttp
+from envoy.type.matcher.v3.filter_state_pb2 import FilterStateMatcher
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.regex_pb2 import RegexMatchAndSubstitute, RegexMatcher
@@ -148,6 +150,8 @@ __all__ = [
     "Filter",
     "FilterChain",
     "FilterChainMatch",
+    "FilterStateMatcher",
+    "FilterStateValue",
     "FractionalPercent",
     "GrpcService",
     "HeaderBasedSessionState",
@@ -162,6 +166,7 @@ __all__ = [
     "HttpInspector",
     "HttpProtocolOptions",
     "HttpRbac",
+    "HttpRbacPerRoute",
     "HttpService",
     "HttpSetFilterState",
     "HttpUri",
@@ -239,6 +244,7 @@ __all__ = [
 
 RbacRules = rbac_pb2.RBAC
 HttpRbac = http_rbac_pb2.RBAC
+HttpRbacPerRoute = http_rbac_pb2.RBACPerRoute
 NetworkRbac = network_rbac_pb2.RBAC
 
 _TYPES: Final = "type.googleapis.com/"

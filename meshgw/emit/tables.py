@@ -38,6 +38,14 @@ class VirtualHost(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
 
 
+class Inbound(msgspec.Struct, frozen=True, gc=False):
+    """Parts of the listener inside of tunnels in wire form: `ranges` of its IPMatcher and its own filter `chains`."""
+
+    ranges: bytes
+    chains: bytes
+    digest: bytes
+
+
 FRAGMENTS: Table[tuple[RouteConfigKey, RouteKey], tuple[Fragment, ...]] = Table("fragments")
 """The routes that one route object adds to one RouteConfiguration, sorted."""
 PLACED: Table[tuple[RouteConfigKey, str, RouteKey], Placed] = Table("placed")
@@ -52,6 +60,14 @@ SECRET_USES: Table[tuple[Key, str, tuple[Hashable, ...]], SecretUse] = Table("se
 SECRET_RESOURCES: Table[ResourceKey, Resource] = Table("secret-resources")
 ORIGINATE_RESOURCES: Table[ResourceKey, Resource] = Table("originate-resources")
 """Of every Gateway that opens HBONE connections: the internal listener that does, and its cluster."""
+GUARDS: Table[RouteConfigKey, bytes] = Table("guards")
+"""Who may call a service port behind a waypoint: fields of its RouteConfiguration in wire form."""
+INBOUND: Table[tuple[Key, str, Key], Inbound] = Table("inbound", indexes={"gateway": lambda key, _row: (key[0],)})
+"""By (waypoint, Service or Pod, key): what is served inside of tunnels to it."""
+CONNECT_HOSTS: Table[tuple[Key, str, Key], VirtualHost] = Table(
+    "connect-hosts", indexes={"gateway": lambda key, _row: (key[0],)}
+)
+"""By (waypoint, Service or Pod, key): which tunnels to it are opened, and for whom."""
 WAYPOINT_RESOURCES: Table[ResourceKey, Resource] = Table("waypoint-resources")
 """Of every waypoint: the listeners that end HBONE connections and serve what is inside, and their cluster."""
 RESOURCES: Table[ResourceKey, Resource] = Table("resources", indexes={"gateway": lambda key, _row: (key.gateway,)})
