@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from meshgw.names import REGEX_PROGRAM_SIZE
+
 XDS_CLUSTER = "xds_cluster"
 
 _TYPE = "type.googleapis.com/envoy.extensions"
@@ -50,8 +52,8 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
     """Keep every statistic: costs four times the CDS time and twice the memory at thousands of clusters."""
     max_connections: int = 50_000
     """Downstream connections of the whole proxy; more are refused."""
-    max_regex_program_size: int = 1_000
-    """RE2 program size above which Envoy would reject a configuration (its own default is 100)."""
+    max_regex_program_size: int = REGEX_PROGRAM_SIZE
+    """RE2 program size above which Envoy rejects a configuration (its own default is 100)."""
     state_of_the_world: bool = False
 
 

@@ -17,6 +17,7 @@ from meshgw.standalone import supervise
 from meshgw.standalone.process import load_state, start_time
 from meshgw.standalone.runtime import ProxyDirectory
 from meshgw.standalone.supervise import EnvoyFailedError, Supervisor, SupervisorEvent, Timing
+from tests.rig.waiting import eventually
 
 QUICK = Timing(
     poll=0.01,
@@ -174,15 +175,22 @@ async def test_an_envoy_that_never_answers_is_killed_and_started_again(watch: Wa
     assert watched.kinds[:3] == ["started", "died", "started"]
 
 
-async def test_an_envoy_without_configuration_waits_and_is_not_live(watch: Watch) -> None:
-    watched = watch({"state": "INITIALIZING"}, timing=msgspec.structs.replace(QUICK, answer_within=0.2))
-    async with running(watched):
-        await watched.until("started")
+async def test_an_envoy_without_configuration_is_not_live_and_not_killed_for_it(watch: Watch) -> None:
+    first = watch({"state": "INITIALIZING"}, detach=True)
+    async with running(first):
+        pid = (await first.until("started")).pid
+        await eventually(first.supervisor.admin.state, what="the admin interface answers", within=20)
+        assert not first.supervisor.live
+    patience = msgspec.structs.replace(QUICK, answer_within=0.0)
+    second = watch({"state": "INITIALIZING"}, detach=True, timing=patience)
+    async with running(second):
+        await second.until("adopted")
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await watched.supervisor.wait_live()
-        assert watched.kinds == ["started"]
-        await watched.supervisor.stop()
+            async with asyncio.timeout(0.2):
+                await second.supervisor.wait_live()
+        assert second.supervisor.pid == pid
+        assert second.kinds == ["adopted"]
+        await second.supervisor.stop()
 
 
 async def posts(proxy: ProxyDirectory) -> list[str]:
