@@ -1,7 +1,7 @@
 """The pipeline: which table is derived from which, by what function.
 
-Read it top to bottom: facts enter, resources leave. A step may read only facts and the tables of steps above it, so this
-order is the order of computation. Nothing here does I/O. `docs/architecture.md` draws the same picture.
+Read it top to bottom: facts enter, resources leave. A step may read only facts and the tables of steps above it, so
+this order is the order of computation. Nothing here does I/O. `docs/architecture.md` draws the same picture.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from meshgw.emit import tables as out
 from meshgw.emit.cluster import emit_cluster
+from meshgw.emit.connect import emit_connect_hosts
 from meshgw.emit.endpoint import emit_endpoints
 from meshgw.emit.fragments import (
     build_route_config,
@@ -19,19 +20,14 @@ from meshgw.emit.fragments import (
     place_fragments,
 )
 from meshgw.emit.hbone import emit_originate, group_originate
+from meshgw.emit.internal import emit_guards, emit_inbound
 from meshgw.emit.listener import emit_port, group_ports
 from meshgw.emit.route import emit_fragments, group_claims
 from meshgw.emit.secret import emit_secret, group_secret_uses, use_secrets
 from meshgw.emit.waypoint import emit_waypoint
 from meshgw.engine import Derived, Graph, Group, Step, Table, Union
 from meshgw.resolve import tables as t
-from meshgw.resolve.attach import (
-    attach_route,
-    attached_listener,
-    attachment_keys,
-    count_attached,
-    merge_attachments,
-)
+from meshgw.resolve.attach import attach_route, count_attached, merge_attachments
 from meshgw.resolve.authorization import deny_policy, gather_authorization, resolve_policy
 from meshgw.resolve.backend_tls import resolve_backend_tls
 from meshgw.resolve.certificates import resolve_bundle, resolve_certificate
@@ -93,13 +89,18 @@ STEPS: tuple[Step, ...] = (
     Union(t.AUTHORIZATIONS, sources=(t.WAYPOINT_SERVICES, t.OUR_GATEWAYS), fn=gather_authorization),
     # Routes: where they attach, what they say, which hosts they claim
     Union(t.PARENTS, sources=ROUTE_KINDS, fn=attach_route),
-    Group(t.ATTACHMENTS, source=t.PARENTS, by=attachment_keys, fn=merge_attachments),
-    Group(t.ATTACHED_COUNTS, source=t.ATTACHMENTS, by=attached_listener, fn=count_attached),
+    Group(
+        t.ATTACHMENTS,
+        source=t.PARENTS,
+        by=lambda key, row: [(key[0], listener) for listener, _hosts in row.listeners],
+        fn=merge_attachments,
+    ),
+    Group(t.ATTACHED_COUNTS, source=t.ATTACHMENTS, by=lambda key, _row: (key[1],), fn=count_attached),
     Union(t.ROUTES, sources=ROUTE_KINDS, fn=compile_route),
     Union(t.HOSTS, sources=(t.ATTACHMENTS, t.LISTENERS, t.WAYPOINT_SERVICES), fn=claim_hosts),
     Group(t.L4_BINDINGS, source=t.ATTACHMENTS, by=l4_listener, fn=bind_l4),
     # Backends that something names
-    Union(t.CLUSTER_USES, sources=(t.HOSTS, t.L4_BINDINGS), fn=use_clusters),
+    Union(t.CLUSTER_USES, sources=(t.HOSTS, t.L4_BINDINGS, t.WAYPOINT_SERVICES), fn=use_clusters),
     Group(t.CLUSTERS, source=t.CLUSTER_USES, by=lambda key, _row: (key[0],), fn=resolve_cluster),
     Derived(t.ENDPOINTS, source=t.CLUSTERS, fn=resolve_endpoints),
     Derived(t.BACKEND_TLS_RESULTS, source=t.BACKEND_TLS_POLICIES, fn=resolve_backend_tls),
@@ -129,8 +130,11 @@ STEPS: tuple[Step, ...] = (
     Group(out.FRAGMENTS, source=t.HOSTS, by=group_claims, fn=emit_fragments),
     Derived(out.PLACED, source=t.HOSTS, fn=place_fragments),
     Group(out.VIRTUAL_HOSTS, source=out.PLACED, by=group_hosts, fn=build_virtual_host),
+    Derived(out.GUARDS, source=t.WAYPOINT_SERVICES, fn=emit_guards),
     Group(out.ROUTE_CONFIGS, source=out.VIRTUAL_HOSTS, by=group_route_config, fn=build_route_config),
     Group(out.LISTENER_RESOURCES, source=t.LISTENERS, by=group_ports, fn=emit_port),
+    Union(out.INBOUND, sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS), fn=emit_inbound),
+    Union(out.CONNECT_HOSTS, sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS), fn=emit_connect_hosts),
     Derived(out.WAYPOINT_RESOURCES, source=t.OUR_GATEWAYS, fn=emit_waypoint),
     Derived(out.CLUSTER_RESOURCES, source=t.CLUSTERS, fn=emit_cluster),
     Derived(out.ENDPOINT_RESOURCES, source=t.ENDPOINTS, fn=emit_endpoints),

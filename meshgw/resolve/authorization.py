@@ -1,4 +1,4 @@
-"""Istio AuthorizationPolicy as waypoints enforce it: what it targets, what it means, and denial of what cannot be read."""
+"""Istio AuthorizationPolicy as waypoints enforce it: its targets, its meaning, and denial where it cannot be read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from meshgw import names
 from meshgw.api import istio
 from meshgw.api.meta import Key, ObjectRef
-from meshgw.engine import Table, View
+from meshgw.engine import View
 from meshgw.ir.finding import Finding
-from meshgw.ir.gateway import Role, Settings
+from meshgw.ir.gateway import Gateway, Role, Settings
 from meshgw.ir.mesh import (
     Action,
     Authorization,
@@ -20,6 +20,7 @@ from meshgw.ir.mesh import (
     Source,
     StringKind,
     StringMatch,
+    WaypointService,
 )
 from meshgw.resolve.tables import OUR_GATEWAYS, POLICIES, SETTINGS, SINGLE
 
@@ -50,16 +51,13 @@ def resolve_policy(
     targets, unknown = _targets(view, key, refs)
     if not targets and not unknown:
         return
+    if unknown:
+        yield key, _denial(key, (*targets, (_NAMESPACE_WIDE, Key("", key.namespace))), *unknown)
+        return
     try:
-        if unknown:
-            raise _UnsupportedError(*unknown)
-        resolved = _read(view, key, policy, targets)
+        yield key, _read(view, key, policy, targets)
     except _UnsupportedError as problem:
-        field, reason = problem.args
-        everything = ((_NAMESPACE_WIDE, Key("", key.namespace)),) if unknown else ()
-        resolved = _denial(key, (*targets, *everything), field, reason)
-    if resolved is not None:
-        yield key, resolved
+        yield key, _denial(key, targets, *problem.args)
 
 
 def deny_policy(key: Key, _policy: Any, error: BaseException) -> Iterable[tuple[Key, AuthorizationPolicy]]:
@@ -106,7 +104,7 @@ def _targets(
 
 def _read(
     view: View, key: Key, policy: istio.AuthorizationPolicy, targets: tuple[tuple[str, Key], ...]
-) -> AuthorizationPolicy | None:
+) -> AuthorizationPolicy:
     action = policy.spec.action or "ALLOW"
     if policy.metadata.annotations.get(names.ANNOTATION_DRY_RUN) == "true":
         return _without_effect(key, "dry runs are not reported, and never decide")
@@ -236,10 +234,10 @@ def _ports(values: Iterable[str], field: str) -> tuple[int, ...]:
 
 
 def gather_authorization(
-    view: View, table: Table[Any, Any], key: Any, row: Any
+    view: View, _table: str, key: Any, row: WaypointService | Gateway
 ) -> Iterable[tuple[tuple[Key, Key], Authorization]]:
     """Return the policies in force for one service behind a waypoint, or for a waypoint's workload traffic."""
-    if table is OUR_GATEWAYS:
+    if isinstance(row, Gateway):
         if row.role is not Role.WAYPOINT:
             return
         waypoint, service = row, WORKLOADS_OF

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshgw.api.meta import ObjectRef
-from meshgw.engine import Table, View
+from meshgw.engine import View
 from meshgw.ir.finding import Finding
 
 
 def gather_findings(
-    _view: View, table: Table[Any, Any], key: Any, row: Any
+    _view: View, table: str, key: Any, row: Any
 ) -> Iterable[tuple[tuple[ObjectRef, str, int], Finding]]:
     """Return the findings of one row, keyed by the object they are about and the row they came from."""
     for position, finding in enumerate(row.findings):
-        yield (finding.object, f"{table.name}:{key!r}", position), finding
+        yield (finding.object, f"{table}:{key!r}", position), finding

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from meshgw import names
 from meshgw.api.core import Pod, Service, ServicePort
 from meshgw.api.meta import Key, ObjectRef
-from meshgw.engine import Table, View
+from meshgw.engine import View
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import AllowedNamespaces, Gateway, Protocol, Role, Settings, WaypointFor
 from meshgw.ir.keys import BackendTarget
@@ -21,10 +22,11 @@ from meshgw.resolve.tables import (
     LISTENERS,
     NAMESPACES,
     OUR_GATEWAYS,
-    PODS,
     SERVICES,
     SETTINGS,
     SINGLE,
+    WAYPOINT_SERVICES,
+    WAYPOINT_WORKLOADS,
     WORKLOADS,
 )
 
@@ -32,13 +34,18 @@ _OPT_OUT = "none"
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _HTTP = frozenset({"http", "http2", "grpc", "grpc-web", "kubernetes.io/h2c", "kubernetes.io/ws"})
 """Values of appProtocol, and prefixes of port names, whose first bytes are HTTP."""
+_OPAQUE = frozenset({"tcp", "tls", "https", "mysql", "mongo", "redis"})
+"""Prefixes of port names that declare something else."""
+
+
+# --- Workloads -----------------------------------------------------------------------------------------------------
 
 
 def resolve_workload(view: View, key: Key, pod: Pod) -> Iterable[tuple[Key, Workload]]:
     """Return the Pod as the mesh sees it, unless it is finished, has no address or shares its node's."""
-    if pod.status is None or pod.status.phase in _FINISHED or pod.spec.host_network:
+    if pod.status.phase in _FINISHED or pod.spec.host_network:
         return
-    addresses = sorted({ip.ip for ip in pod.status.pod_ips if ip.ip} | ({pod.status.pod_ip} - {"", None}))
+    addresses = canonical_addresses((*(ip.ip for ip in pod.status.pod_ips), pod.status.pod_ip))
     if not addresses:
         return
     account = pod.spec.service_account_name or "default"
@@ -47,7 +54,7 @@ def resolve_workload(view: View, key: Key, pod: Pod) -> Iterable[tuple[Key, Work
         key,
         Workload(
             pod=key,
-            addresses=tuple(addresses),
+            addresses=addresses,
             identity=f"spiffe://{trust_domain}/ns/{key.namespace}/sa/{account}",
             hbone=_speaks_hbone(pod),
         ),
@@ -57,70 +64,90 @@ def resolve_workload(view: View, key: Key, pod: Pod) -> Iterable[tuple[Key, Work
 def _speaks_hbone(pod: Pod) -> bool:
     """Captured by a node proxy (the annotation is written after capture), or HBONE by itself."""
     captured = pod.metadata.annotations.get(names.ANNOTATION_REDIRECTION) == "enabled"
-    return captured or "http" in pod.metadata.labels.get(names.LABEL_TUNNEL, "").split(",")
+    tunnels = pod.metadata.labels.get(names.LABEL_TUNNEL, "").split(",")
+    return captured or "http" in (tunnel.strip() for tunnel in tunnels)
 
 
-def enrol(
-    view: View, table: Table[Any, Any], key: Key, row: Service | Pod
-) -> Iterable[tuple[tuple[str, Key], Enrolment]]:
+# --- Enrolment -----------------------------------------------------------------------------------------------------
+
+
+class _Choice(NamedTuple):
+    """What an object's labels ask for; `own` tells its own labels from its Namespace's."""
+
+    waypoint: Key
+    own: bool
+
+
+def enrol(view: View, _table: Any, key: Key, row: Service | Pod) -> Iterable[tuple[tuple[str, Key], Enrolment]]:
     """Follow `istio.io/use-waypoint` of a Service or Pod; its own label beats its Namespace's (no fallback)."""
-    kind = "Service" if table is SERVICES else "Pod"
-    labels = row.metadata.labels
-    if names.LABEL_USE_WAYPOINT not in labels:
+    kind = "Service" if isinstance(row, Service) else "Pod"
+    choice = _choice(view, key, row.metadata.labels)
+    if choice is None or row.metadata.labels.get(names.LABEL_GATEWAY_NAME) == choice.waypoint.name:
+        return  # nothing asked for; a waypoint's own Service and Pods are never behind it
+    gateway = view.get(OUR_GATEWAYS, choice.waypoint)
+    if gateway is None and view.get(GATEWAYS, choice.waypoint) is not None:
+        return  # another controller's waypoint
+    refusal = _refusal(view, kind, key, choice, gateway)
+    findings = [refusal] if refusal else []
+    if not refusal and isinstance(row, Service) and not virtual_addresses(row):
+        message = f"clients cannot address it at waypoint {choice.waypoint}: no route or policy of the waypoint applies"
+        findings.append(Finding(code="MG5005", object=ObjectRef(kind, *key), field="spec.clusterIP", message=message))
+    taken = not refusal and gateway is not None and _takes(gateway, kind)
+    if taken or findings:
+        waypoint = choice.waypoint if taken else None
+        yield (kind, key), Enrolment(kind=kind, key=key, waypoint=waypoint, findings=tuple(findings))
+
+
+def _choice(view: View, key: Key, own: Mapping[str, str]) -> _Choice | None:
+    """Return the waypoint that the labels name; None if they name none, or opt out."""
+    labels = own
+    if names.LABEL_USE_WAYPOINT not in own:
         namespace = view.get(NAMESPACES, Key("", key.namespace))
         labels = namespace.metadata.labels if namespace else {}
     name = labels.get(names.LABEL_USE_WAYPOINT, "")
     if not name or name == _OPT_OUT:
-        return
-    waypoint = Key(labels.get(names.LABEL_USE_WAYPOINT_NAMESPACE) or key.namespace, name)
-    if kind == "Pod" and row.metadata.labels.get(names.LABEL_GATEWAY_NAME) == name:
-        return  # the waypoint's own pods are not behind it
-    finding = _refusal(view, kind, key, waypoint)
-    if finding is None and view.get(OUR_GATEWAYS, waypoint) is None:
-        return  # another controller's waypoint
-    yield (
-        (kind, key),
-        Enrolment(
-            kind=kind,
-            key=key,
-            waypoint=None if finding else waypoint,
-            findings=(finding,) if finding else (),
-        ),
-    )
-
-
-def _refusal(view: View, kind: str, key: Key, waypoint: Key) -> Finding | None:
-    """Return why the waypoint does not take this object, or None."""
-    ref = ObjectRef(kind, key.namespace, key.name)
-    where = f"metadata.labels[{names.LABEL_USE_WAYPOINT}]"
-    if view.get(GATEWAYS, waypoint) is None:
-        return Finding(
-            code="MG5001", object=ref, field=where, message=f"no Gateway {waypoint.namespace}/{waypoint.name}"
-        )
-    gateway = view.get(OUR_GATEWAYS, waypoint)
-    if gateway is None:
         return None
-    if gateway.role is not Role.WAYPOINT or not gateway.accepted:
-        message = f"Gateway {waypoint.namespace}/{waypoint.name} is not an accepted waypoint"
-        return Finding(code="MG5001", object=ref, field=where, message=message)
-    if not _allows(view, gateway, key.namespace):
-        message = f"waypoint {waypoint.namespace}/{waypoint.name} does not admit namespace {key.namespace}"
-        return Finding(code="MG5002", object=ref, field=where, message=message)
-    wanted = WaypointFor.SERVICE if kind == "Service" else WaypointFor.WORKLOAD
-    if gateway.waypoint_for not in {wanted, WaypointFor.ALL}:
-        if kind == "Pod":
-            return None  # the usual case: a namespace is enrolled and the waypoint is for services
-        message = f"waypoint {waypoint.namespace}/{waypoint.name} is for {gateway.waypoint_for.value} traffic"
-        return Finding(code="MG5003", object=ref, field=where, message=message)
-    return None
+    waypoint = Key(labels.get(names.LABEL_USE_WAYPOINT_NAMESPACE) or key.namespace, name)
+    return _Choice(waypoint, own=labels is own)
 
 
-def _allows(view: View, gateway: Gateway, namespace: str) -> bool:
-    """Whether the HBONE listener's allowedRoutes admit the namespace; without such a listener only the Gateway's own."""
+def _refusal(view: View, kind: str, key: Key, choice: _Choice, gateway: Gateway | None) -> Finding | None:
+    """Return why the waypoint does not take this object, or None.
+
+    A namespace's label speaks to all that is in it, so what the waypoint is not for stays unsaid there.
+    """
+    waypoint = choice.waypoint
+    if gateway is None:
+        code, message = "MG5001", f"no Gateway {waypoint}"
+    elif gateway.role is not Role.WAYPOINT or not gateway.accepted:
+        code, message = "MG5001", f"Gateway {waypoint} is not an accepted waypoint"
+    elif not _admits(view, gateway, key.namespace):
+        code, message = "MG5002", f"waypoint {waypoint} does not admit namespace {key.namespace}"
+    elif choice.own and not _takes(gateway, kind):
+        code, message = "MG5003", f"waypoint {waypoint} is for {gateway.waypoint_for.value} traffic"
+    else:
+        return None
+    ref = ObjectRef(kind, key.namespace, key.name)
+    field = f"metadata.labels[{names.LABEL_USE_WAYPOINT}]" if choice.own else ""
+    return Finding(code=code, object=ref, field=field, message=message)
+
+
+def _takes(gateway: Gateway, kind: str) -> bool:
+    """Whether the waypoint is for traffic addressed to Services, or to Pods."""
+    return gateway.waypoint_for in {WaypointFor.ALL, WaypointFor.SERVICE if kind == "Service" else WaypointFor.WORKLOAD}
+
+
+def _admits(view: View, gateway: Gateway, namespace: str) -> bool:
+    """Whether the HBONE listener admits the namespace; without such a listener only the Gateway's own is admitted."""
+    allowed = AllowedNamespaces()
     for _key, listener in view.by(LISTENERS, "gateway", gateway.key):
         if listener.protocol is Protocol.HBONE and listener.port == names.HBONE_PORT:
-            return admits(view, listener.namespaces, owner=gateway.key.namespace, namespace=namespace)
-    return admits(view, AllowedNamespaces(), owner=gateway.key.namespace, namespace=namespace)
+            allowed = listener.namespaces
+            break
+    return admits(view, allowed, owner=gateway.key.namespace, namespace=namespace)
+
+
+# --- What a waypoint serves ----------------------------------------------------------------------------------------
 
 
 def bind_service(
@@ -131,12 +158,12 @@ def bind_service(
     if kind != "Service" or enrolment.waypoint is None:
         return
     service = view.get(SERVICES, service_key)
-    if service is None:
+    if service is None or service.spec.type == "ExternalName":
         return
+    numbers = {port.port: port for port in reversed(service.spec.ports) if port.protocol == "TCP"}
     ports = tuple(
-        WaypointPort(port=port.port, protocol=_protocol(view, service_key, port))
-        for port in sorted(service.spec.ports, key=lambda port: port.port)
-        if port.protocol == "TCP"
+        WaypointPort(port=number, protocol=_protocol(view, service_key, port))
+        for number, port in sorted(numbers.items())
     )
     yield (
         (enrolment.waypoint, service_key),
@@ -151,29 +178,49 @@ def bind_service(
 
 
 def virtual_addresses(service: Service) -> tuple[str, ...]:
-    """Return the VIPs of a Service, sorted; none for a headless one."""
-    spec = service.spec
-    return tuple(sorted({ip for ip in (*spec.cluster_ips, spec.cluster_ip) if ip and ip != "None"}))
+    """Return the VIPs of a Service; none for a headless one."""
+    return canonical_addresses((*service.spec.cluster_ips, service.spec.cluster_ip))
+
+
+def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return those texts that are addresses, in canonical form (RFC 5952), IPv4 first, sorted, without repetition."""
+    found = set()
+    for text in texts:
+        try:
+            found.add(ipaddress.ip_address(text))
+        except ValueError:
+            continue  # "None" of a headless Service, or no address at all
+    usable = [address for address in found if not (address.is_unspecified or address.is_multicast)]
+    return tuple(str(address) for address in sorted(usable, key=lambda address: (address.version, int(address))))
 
 
 def _protocol(view: View, service: Key, port: ServicePort) -> AppProtocol:
-    """Declared by appProtocol or the port's name; an undeclared port is HTTP only where an HTTP route names the Service.
+    """Return what appProtocol or the port's name declares; an undeclared port is HTTP only where a route says so.
 
     Guessing HTTP for a port that is not would break protocols in which the server speaks first; guessing TCP breaks
-    nothing, and a route on the Service says that its author means HTTP.
+    nothing, and an HTTP route whose parent is the Service says that its author means HTTP.
     """
     if port.app_protocol:
         return AppProtocol.HTTP if port.app_protocol.lower() in _HTTP else AppProtocol.TCP
-    prefix = (port.name or "").lower()
-    if prefix in _HTTP or prefix.split("-", 1)[0] in _HTTP:
+    name = port.name.lower()
+    prefix = name.split("-", 1)[0]
+    if name in _HTTP or prefix in _HTTP:
         return AppProtocol.HTTP
-    if prefix.split("-", 1)[0] in _TCP:
+    if prefix in _OPAQUE:
         return AppProtocol.TCP
-    routed = view.by(HTTP_ROUTES, "service", service) or view.by(GRPC_ROUTES, "service", service)
-    return AppProtocol.HTTP if routed else AppProtocol.TCP
+    return AppProtocol.HTTP if _is_routed(view, service, port.port) else AppProtocol.TCP
 
 
-_TCP = frozenset({"tcp", "tls", "https", "mysql", "mongo", "redis"})
+def _is_routed(view: View, service: Key, port: int) -> bool:
+    """Whether an HTTP route of the Service's own namespace names the port as a parent; others have no say here."""
+    routes = (*view.by(HTTP_ROUTES, "service", service), *view.by(GRPC_ROUTES, "service", service))
+    return any(
+        ref.kind == "Service" and ref.name == service.name and ref.port in {None, port}
+        for key, route in routes
+        if key.namespace == service.namespace
+        for ref in route.spec.parent_refs
+        if (ref.namespace or key.namespace) == service.namespace
+    )
 
 
 def bind_workload(
@@ -183,9 +230,8 @@ def bind_workload(
     kind, pod = key
     if kind != "Pod" or enrolment.waypoint is None:
         return
-    gateway = view.get(OUR_GATEWAYS, enrolment.waypoint)
     workload = view.get(WORKLOADS, pod)
-    if workload is None or gateway is None or gateway.waypoint_for not in {WaypointFor.WORKLOAD, WaypointFor.ALL}:
+    if workload is None:
         return
     yield (
         (enrolment.waypoint, pod),
@@ -199,9 +245,29 @@ def bind_workload(
     )
 
 
-def service_target(service: Key, port: int) -> BackendTarget:
+def owned_addresses(view: View, row: WaypointService | WaypointWorkload) -> tuple[str, ...]:
+    """Return the addresses that are this row's at its waypoint.
+
+    An address that several Services claim is the first one's. One that several Pods claim, or a Pod and a Service, is
+    no Pod's: nobody can say whose identity belongs to it.
+    """
+    owned = []
+    for address in row.addresses:
+        place = (row.gateway, address)
+        services = view.by(WAYPOINT_SERVICES, "address", place)
+        if isinstance(row, WaypointService):
+            mine = services[0][1].service == row.service
+        else:
+            mine = not services and len(view.by(WAYPOINT_WORKLOADS, "address", place)) == 1
+        if mine:
+            owned.append(address)
+    return tuple(owned)
+
+
+def service_target(service: Key, port: WaypointPort) -> BackendTarget:
     """Return the cluster behind a service port without routes."""
-    return BackendTarget("Service", service.namespace, service.name, port)
+    protocol = "" if port.protocol is AppProtocol.HTTP else "tcp"
+    return BackendTarget("Service", service.namespace, service.name, port.port, protocol)
 
 
 def _settings(view: View) -> Settings:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshgw.api.meta import Key, ObjectRef
-from meshgw.engine import Table, View
+from meshgw.api.meta import ObjectRef
+from meshgw.engine import View
+from meshgw.ir.backend import BackendTlsResult
 from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult
 from meshgw.ir.keys import RouteKey
 from meshgw.ir.route import Parent, RefsReason, Route
@@ -23,14 +24,10 @@ from meshgw.ir.status import (
 )
 from meshgw.resolve.tables import (
     ATTACHED_COUNTS,
-    BACKEND_TLS_RESULTS,
     BINDINGS,
-    CLASSES,
     GATEWAYS,
     LISTENER_SET_RESULTS,
     LISTENERS,
-    OUR_GATEWAYS,
-    ROUTE_STATUSES,
     ROUTES,
     SETTINGS,
     SINGLE,
@@ -87,15 +84,17 @@ FEATURES = (
 _ANCESTORS = 16  # GEP-713: the API allows no more entries
 
 
-def assemble_status(view: View, table: Table[Any, Any], key: Any, row: Any) -> Iterable[tuple[ObjectRef, Status]]:
+def assemble_status(
+    view: View, _table: str, key: Any, row: GatewayClass | Gateway | ListenerSetResult | BackendTlsResult | RouteStatus
+) -> Iterable[tuple[ObjectRef, Status]]:
     """Return the status of one object from its resolved row."""
-    if table is CLASSES:
+    if isinstance(row, GatewayClass):
         yield ObjectRef("GatewayClass", "", key), _class_status(row)
-    elif table is OUR_GATEWAYS:
+    elif isinstance(row, Gateway):
         yield ObjectRef("Gateway", *key), _gateway_status(view, row)
-    elif table is LISTENER_SET_RESULTS:
+    elif isinstance(row, ListenerSetResult):
         yield ObjectRef("ListenerSet", *key), _listener_set_status(view, row)
-    elif table is BACKEND_TLS_RESULTS:
+    elif isinstance(row, BackendTlsResult):
         controller = _controller(view)
         entries = tuple(
             ParentStatus(parent_ref=ref, controller_name=controller, conditions=conditions)
@@ -103,7 +102,7 @@ def assemble_status(view: View, table: Table[Any, Any], key: Any, row: Any) -> I
         )
         if entries:
             yield ObjectRef("BackendTLSPolicy", *key), PolicyStatus(ancestors=entries)
-    elif table is ROUTE_STATUSES:
+    else:
         yield ObjectRef(*key), row
 
 
