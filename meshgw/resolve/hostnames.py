@@ -18,6 +18,8 @@ from meshgw.resolve.tables import ATTACHMENTS, BINDINGS, LISTENERS
 
 Claim = tuple[tuple[RouteConfigKey, str, RouteKey], HostEntry]
 
+SERVICE_ROUTES = "service/"
+"""How the names of RouteConfigurations of service ports begin."""
 HTTP_PROTOCOLS = frozenset({Protocol.HTTP, Protocol.HTTPS})
 
 
@@ -81,7 +83,7 @@ def route_config(listener: Listener) -> RouteConfigKey:
 
 def service_route_config(gateway: Key, service: Key, port: int) -> RouteConfigKey:
     """Return the RouteConfiguration of a service port behind a waypoint."""
-    return RouteConfigKey(gateway, f"service/{service.namespace}/{service.name}/{port}")
+    return RouteConfigKey(gateway, f"{SERVICE_ROUTES}{service.namespace}/{service.name}/{port}")
 
 
 def service_listener(gateway: Key, service: Key, port: int) -> ListenerKey:
@@ -121,11 +123,8 @@ def _claim_for_route(view: View, row: Attachment) -> Iterator[Claim]:
 
 def _owner(view: View, listener: Listener, host: str) -> ListenerKey | None:
     """Return the most specific listener for a host among those of the listener's port and protocol (isolation)."""
-    for name in covering(host):
-        place = (listener.key.gateway, listener.port, listener.protocol, name)
-        for key, _row in view.by(LISTENERS, "host", place):
-            return key
-    return None
+    place = (listener.key.gateway, listener.port, listener.protocol)
+    return next((key for name in covering(host) for key, _row in view.by(LISTENERS, "host", (*place, name))), None)
 
 
 def _claim_for_listener(view: View, row: Listener) -> Iterator[Claim]:

@@ -37,7 +37,6 @@ from meshgw.resolve.listenersets import admitted_sets, parent_accepted
 from meshgw.resolve.namespaces import allowed
 from meshgw.resolve.tables import BINDINGS, GATEWAYS
 
-
 IMPLIED = "Implied"
 """Owner kind of the HBONE listener that a waypoint has without declaring it; no status shows it."""
 
