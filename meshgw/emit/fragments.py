@@ -14,10 +14,11 @@ from meshgw.emit.protos import BoolValue, Duration, Route, RouteAction, RouteCon
 from meshgw.emit.protos import VirtualHost as VirtualHostMessage
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
 from meshgw.emit.route import Claim
-from meshgw.emit.tables import FRAGMENTS, Fragment, Placed, VirtualHost
+from meshgw.emit.tables import FRAGMENTS, GUARDS, Fragment, Placed, VirtualHost
 from meshgw.engine import View
 from meshgw.ir.keys import BackendTarget, ResourceKey, RouteConfigKey
 from meshgw.ir.route import HostEntry, HostKind
+from meshgw.resolve.hostnames import SERVICE_ROUTES
 
 _ROUTES: Final = 3  # field number of `routes` in VirtualHost
 _VIRTUAL_HOSTS: Final = 2  # field number of `virtual_hosts` in RouteConfiguration
@@ -25,7 +26,6 @@ _RETRIES: Final = encode(VirtualHostMessage(retry_policy=safe_retries()))
 _SETTINGS: Final = encode(
     RouteConfiguration(
         validate_clusters=BoolValue(value=False),
-        most_specific_header_mutations_wins=True,
         ignore_port_in_host_matching=True,
     )
 )
@@ -58,6 +58,8 @@ def build_virtual_host(_view: View, host: Host, members: Mapping[Claim, Placed])
         for item in placed:
             if item.claim.kind is HostKind.DEFAULT and item.claim.target is not None:
                 routes += _straight(item.claim.target)
+        if host[0].name.startswith(SERVICE_ROUTES):
+            routes += _absent()
     head = encode(VirtualHostMessage(name=host[1], domains=[host[1]]))
     body = field(_VIRTUAL_HOSTS, b"".join((head, routes, _RETRIES if routes else b"")))
     yield host, VirtualHost(body, hashlib.blake2b(body, digest_size=16).digest())
@@ -69,11 +71,11 @@ def group_route_config(key: Host, _row: VirtualHost) -> Iterable[RouteConfigKey]
 
 
 def build_route_config(
-    _view: View, config: RouteConfigKey, members: Mapping[Host, VirtualHost]
+    view: View, config: RouteConfigKey, members: Mapping[Host, VirtualHost]
 ) -> Iterable[tuple[ResourceKey, Resource]]:
     """Join virtual hosts; the version comes from their digests, so the joined bytes are never hashed."""
     hosts = members.values()
-    head = encode(RouteConfiguration(name=config.name))
+    head = encode(RouteConfiguration(name=config.name)) + (view.get(GUARDS, config) or b"")
     body = b"".join((head, *[host.body for host in hosts], _SETTINGS))
     version = content_version(head, b"".join([host.digest for host in hosts]), _SETTINGS)
     key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
@@ -87,6 +89,12 @@ def _order(fragment: Fragment) -> tuple[object, ...]:
 @lru_cache(maxsize=1)
 def _misdirected() -> bytes:
     return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(421))))
+
+
+@lru_cache(maxsize=1)
+def _absent() -> bytes:
+    """What no route takes has a route too, so that authorization, which is the routes' to configure, comes first."""
+    return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(404))))
 
 
 def _straight(target: BackendTarget) -> bytes:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from meshgw.emit.filters import CORS, EXT_AUTHZ, ROUTER, STATEFUL_SESSION
+from meshgw.emit.action import NO_CLUSTER
+from meshgw.emit.filters import (
+    CORS,
+    EXT_AUTHZ_GRPC,
+    EXT_AUTHZ_HTTP,
+    ROUTER,
+    STATEFUL_SESSION,
+    grpc_service,
+    http_service,
+)
 from meshgw.emit.protos import (
     AccessLog,
+    CidrRange,
     Cors,
     ExtAuthz,
     Filter,
@@ -87,7 +97,12 @@ def http_filters(*before_router: HttpFilter) -> list[HttpFilter]:
         *before_router,
         http_filter(CORS, Cors()),
         http_filter(STATEFUL_SESSION, StatefulSession()),
-        HttpFilter(name=EXT_AUTHZ, typed_config=any_of(ExtAuthz()), disabled=True),
+        HttpFilter(
+            name=EXT_AUTHZ_GRPC, typed_config=any_of(ExtAuthz(grpc_service=grpc_service(NO_CLUSTER))), disabled=True
+        ),
+        HttpFilter(
+            name=EXT_AUTHZ_HTTP, typed_config=any_of(ExtAuthz(http_service=http_service(NO_CLUSTER))), disabled=True
+        ),
         http_filter(ROUTER, Router(suppress_envoy_headers=True)),
     ]
 
@@ -98,12 +113,17 @@ def http_filter(name: str, config: Message) -> HttpFilter:
 
 
 def connection_manager(
-    route_config: str, *, stat_prefix: str, edge: bool = True, before: Iterable[HttpFilter] = ()
+    route_config: str,
+    *,
+    stat_prefix: str,
+    edge: bool = True,
+    before: Iterable[HttpFilter] = (),
+    log: dict[str, str] | None = None,
 ) -> Filter:
     """The network filter that serves HTTP by a RouteConfiguration of that name.
 
     At the `edge` the peer is the client: its address is what counts, and what it claims in x-forwarded-for and x-envoy
-    headers does not. `before` are filters in front of the common ones.
+    headers does not. `before` are filters in front of the common ones, `log` are more fields of the access log.
     """
     manager = HttpConnectionManager(
         stat_prefix=stat_prefix,
@@ -125,7 +145,8 @@ def connection_manager(
         stream_idle_timeout=duration(_IDLE),
         request_headers_timeout=duration(_HEADERS_WITHIN),
         upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
-        access_log=[access_log(http=True)],
+        access_log=[access_log(http=True, extra=log)],
     )
-    manager.internal_address_config.SetInParent()
+    nobody = CidrRange(address_prefix="::", prefix_len={"value": 128})  # no list at all would mean private addresses
+    manager.internal_address_config.cidr_ranges.append(nobody)
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=any_of(manager))

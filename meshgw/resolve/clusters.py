@@ -13,9 +13,11 @@ from meshgw.engine import View
 from meshgw.ir.backend import Cluster, UpstreamProtocol
 from meshgw.ir.gateway import Gateway, Role, Settings
 from meshgw.ir.keys import BackendTarget, ClusterKey, ListenerKey, RouteConfigKey, RouteKey
+from meshgw.ir.mesh import AppProtocol, WaypointService
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, L4Binding, Route
 from meshgw.resolve.backend_tls import governing_policy, judge
 from meshgw.resolve.backends import GRPC, TCP, TERMINATED, UDP, app_protocol, find_port
+from meshgw.resolve.mesh import service_target
 from meshgw.resolve.tables import OUR_GATEWAYS, ROUTES, SERVICES, SETTINGS, SINGLE
 
 Use = tuple[str, ...]
@@ -27,10 +29,13 @@ _UNGOVERNED = frozenset({TCP, UDP})
 
 
 def use_clusters(
-    view: View, _table: Any, key: Any, row: HostEntry | L4Binding
+    view: View, _table: Any, key: Any, row: HostEntry | L4Binding | WaypointService
 ) -> Iterable[tuple[tuple[ClusterKey, Use], bool]]:
-    """Return the clusters that a claim on a host, or an L4 listener, sends traffic to."""
-    if isinstance(row, L4Binding):
+    """Return the clusters that a claim on a host, an L4 listener or a waypoint's TCP port sends traffic to."""
+    if isinstance(row, WaypointService):
+        gateway, use = row.gateway, _service_use(row.service)
+        targets = _distinct(service_target(row.service, p) for p in row.ports if p.protocol is AppProtocol.TCP)
+    elif isinstance(row, L4Binding):
         gateway, use = row.listener.gateway, _listener_use(row.listener)
         targets = _distinct(backend.target for chain in row.chains for backend in chain.backends)
     else:
@@ -54,6 +59,10 @@ def _host_use(config: RouteConfigKey, domain: str, route: RouteKey) -> Use:
 
 def _listener_use(listener: ListenerKey) -> Use:
     return ("listener", listener.owner_kind, *listener.owner, listener.name)
+
+
+def _service_use(service: Key) -> Use:
+    return ("service", *service)
 
 
 def route_targets(route: Route) -> tuple[BackendTarget, ...]:

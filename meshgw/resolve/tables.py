@@ -117,11 +117,19 @@ ENROLMENTS: Table[tuple[str, Key], mesh.Enrolment] = Table("enrolments")
 """By (Service or Pod, key): those that name a waypoint."""
 WAYPOINT_SERVICES: Table[tuple[Key, Key], mesh.WaypointService] = Table(
     "waypoint-services",
-    indexes={"gateway": lambda key, _row: (key[0],), "service": lambda key, _row: (key[1],)},
+    indexes={
+        "gateway": lambda key, _row: (key[0],),
+        "service": lambda key, _row: (key[1],),
+        "address": lambda key, row: [(key[0], address) for address in row.addresses],
+    },
 )
 """By (waypoint, Service)."""
 WAYPOINT_WORKLOADS: Table[tuple[Key, Key], mesh.WaypointWorkload] = Table(
-    "waypoint-workloads", indexes={"gateway": lambda key, _row: (key[0],)}
+    "waypoint-workloads",
+    indexes={
+        "gateway": lambda key, _row: (key[0],),
+        "address": lambda key, row: [(key[0], address) for address in row.addresses],
+    },
 )
 """By (waypoint, Pod)."""
 POLICIES: Table[Key, mesh.AuthorizationPolicy] = Table("policies", indexes={"target": lambda _key, row: row.targets})
