@@ -18,8 +18,8 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     token: Path | None = None
     """File with a token of audience istio-ca; re-read at each use."""
     cluster_id: str = "Kubernetes"
-    lifetime: float | None = None
-    """Seconds asked for each certificate; None leaves it to the CA."""
+    lifetime: float = 0.0
+    """Seconds asked for each certificate; 0 leaves it to the CA."""
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,9 +67,9 @@ FACTS: dict[str, Table[Any, Any]] = {
 }
 """Kind to the table of its objects."""
 
-SOURCES = (t.SETTINGS, t.BINDINGS, t.WORKLOAD_CERTIFICATES, *FACTS.values())
+SOURCES: tuple[Table[Any, Any], ...] = (t.SETTINGS, t.BINDINGS, t.WORKLOAD_CERTIFICATES, *FACTS.values())
 
-ROUTE_KINDS = (t.HTTP_ROUTES, t.GRPC_ROUTES, t.TLS_ROUTES, t.TCP_ROUTES, t.UDP_ROUTES)
+ROUTE_KINDS: tuple[Table[Any, Any], ...] = (t.HTTP_ROUTES, t.GRPC_ROUTES, t.TLS_ROUTES, t.TCP_ROUTES, t.UDP_ROUTES)
 
 
 STEPS: tuple[Step, ...] = (

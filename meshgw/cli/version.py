@@ -17,7 +17,7 @@ _DRIVEN = ("grpcio", "protobuf", "xds-protos", "msgspec")
 @output_option()
 def command(output: str) -> None:
     """Print versions."""
-    from meshgw.standalone.envoy import ENVOY_VERSION  # noqa: PLC0415 - slow to import
+    from meshgw.standalone.wheels import ENVOY_VERSION  # noqa: PLC0415 - slow to import
 
     rows = {"meshgw": __version__, "envoy (managed)": ENVOY_VERSION, "gateway-api": "v1.6.1"}
     rows["python"] = platform.python_version()

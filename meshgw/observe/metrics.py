@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -20,7 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        labels = {"registry": self.registry, "namespace": "meshgw"}
+        labels: dict[str, Any] = {"registry": self.registry, "namespace": "meshgw"}
         self.commits = Counter("commits_total", "Commits of the engine", **labels)
         self.commit_seconds = Histogram("commit_seconds", "Time of one commit", buckets=_FAST, **labels)
         self.rows = Counter("rows_recomputed_total", "Rows recomputed, by table", ["table"], **labels)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from meshgw.ir.gateway import Binding
+from meshgw.standalone.lock import Transport
 
 DEFAULT_OFFSET = 10_000
 """Added to ports below 1024 where they cannot be bound: 80 becomes 10080."""
@@ -20,7 +21,7 @@ _FIRST = ipaddress.IPv4Address("127.0.0.1")
 _ADDRESSES = 254
 
 K = TypeVar("K", bound=Hashable)
-Endpoint = tuple[str, int]
+Endpoint = tuple[Transport, int]
 """Transport (`tcp` or `udp`) and port."""
 
 

@@ -9,10 +9,10 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Binding
 from meshgw.ir.keys import ResourceKey
 from meshgw.standalone.addresses import Endpoint
-from meshgw.standalone.controller import listener_resource
-from meshgw.standalone.lock import InUseError, Lock, claim_address
+from meshgw.standalone.controller import listener_resources
+from meshgw.standalone.lock import InUseError, Lock, Transport, claim_address
 
-_Place = tuple[str, str, int]
+_Place = tuple[Transport, str, int]
 """Transport, address and port."""
 
 
@@ -46,7 +46,7 @@ class Claims:
 
     def held(self) -> frozenset[ResourceKey]:
         """Return the listeners that must not be served, as somebody else has their address."""
-        return frozenset(listener_resource(key, transport, port) for key, (transport, port) in self._refused)
+        return frozenset(name for key, endpoint in self._refused for name in listener_resources(key, endpoint))
 
     def findings(self) -> list[Finding]:
         """Return one finding for each address that cannot be had."""

@@ -59,7 +59,7 @@ class Controller:
         """Commit facts; then addresses for Gateways whose listeners changed; then publish the sum of both."""
         began = time.perf_counter()
         deltas = [self.graph.commit(batch)]
-        moved = any(deltas[0].changed(table) for table in (t.OUR_GATEWAYS, t.LISTENERS))
+        moved = bool(deltas[0].changed(t.OUR_GATEWAYS) or deltas[0].changed(t.LISTENERS))
         if moved and (bindings := self._rebind()):
             deltas.append(self.graph.commit({t.BINDINGS: bindings}))
         self._send({key for delta in deltas for key in delta.changed(RESOURCES)})
@@ -80,7 +80,7 @@ class Controller:
 
     def endpoints(self, gateway: Gateway) -> frozenset[Endpoint]:
         """Return transport and port of every listener that could be served, before any offset."""
-        found = {
+        found: set[Endpoint] = {
             ("udp" if listener.protocol is Protocol.UDP else "tcp", listener.port)
             for _key, listener in self.graph.by(t.LISTENERS, "gateway", gateway.key)
             if listener.protocol is not None
@@ -128,9 +128,13 @@ class Controller:
                 self._metrics.faults.labels(fault.table).inc()
 
 
-def listener_resource(gateway: Key, transport: str, port: int) -> ResourceKey:
-    """Return the key of the Envoy listener of a port."""
-    return ResourceKey(gateway, LISTENER, f"{transport}/{port}")
+def listener_resources(gateway: Key, endpoint: Endpoint) -> tuple[ResourceKey, ...]:
+    """Return the keys that the Envoy listener of a port can have."""
+    transport, port = endpoint
+    named = (f"{transport}/{port}",)
+    if endpoint == ("tcp", names.HBONE_PORT):
+        named += (names.LISTENER_CONNECT_TERMINATE,)
+    return tuple(ResourceKey(gateway, LISTENER, name) for name in named)
 
 
 def _of_fault(fault: Fault) -> Finding:

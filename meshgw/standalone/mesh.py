@@ -29,7 +29,7 @@ async def certificate_source(settings: MeshSettings, *, socket: str) -> AsyncIte
 
     `socket` is where the embedded CA listens (`unix:/path`). Raises MeshSettingsError.
     """
-    lifetime = timedelta(seconds=settings.lifetime) if settings.lifetime else None
+    lifetime = timedelta(seconds=settings.lifetime)
     if settings.ca_address:
         if settings.ca_roots is None or settings.token is None:
             raise MeshSettingsError("an istiod needs --mesh-ca-roots and --mesh-token beside --mesh-ca")
