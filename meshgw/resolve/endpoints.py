@@ -101,8 +101,6 @@ def _of_slice(row: EndpointSlice, port: ServicePort, refused: set[str], *, loopb
     if number is None:
         return
     for endpoint in row.endpoints:
-        if not endpoint.addresses:
-            continue
         address = _address(endpoint.addresses[0], loopback=loopback) if row.address_type != "FQDN" else ""
         if address:
             yield _Found(row.address_type, address, number, endpoint)

@@ -23,20 +23,19 @@ def compile_l4_rules(view: View, report: Report, row: TLSRoute | TCPRoute | UDPR
     protocol = UDP if isinstance(row, UDPRoute) else TCP
     if len(row.spec.rules) > 1:
         report.remark("MG4006", "spec.rules", "only the first rule is served")
-    for rule in row.spec.rules[:1]:
+    rule = row.spec.rules[0]
+    backends = []
+    for position, ref in enumerate(rule.backend_refs):
+        where = f"spec.rules[0].backendRefs[{position}]"
+        resolved = resolve_backend(view, report, where, ref, protocol)
+        if isinstance(resolved, BadRef):
+            report.bad_ref(where, resolved)
+        target = None if isinstance(resolved, BadRef) else resolved
+        backends.append(Backend(target=target, weight=ref.weight))
+    if not any(backend.weight for backend in backends):
+        report.remark("MG2004", "spec.rules[0].backendRefs", "no backend with a weight: connections are closed")
         backends = []
-        for position, ref in enumerate(rule.backend_refs):
-            where = f"spec.rules[0].backendRefs[{position}]"
-            resolved = resolve_backend(view, report, where, ref, protocol)
-            if isinstance(resolved, BadRef):
-                report.bad_ref(where, resolved)
-            target = None if isinstance(resolved, BadRef) else resolved
-            backends.append(Backend(target=target, weight=ref.weight))
-        if not any(backend.weight for backend in backends):
-            report.remark("MG2004", "spec.rules[0].backendRefs", "no backend with a weight: connections are closed")
-            backends = []
-        return (Rule(backends=tuple(backends), name=rule.name or ""),)
-    return (Rule(),)
+    return (Rule(backends=tuple(backends), name=rule.name or ""),)
 
 
 def l4_listener(key: tuple[RouteKey, ListenerKey], _row: Attachment) -> Iterable[Hashable]:

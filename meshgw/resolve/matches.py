@@ -34,8 +34,9 @@ _NAME = re.compile(HEADER_NAME_PATTERN)
 _PATH = re.compile(PATH_PATTERN)
 _GRPC_WORD = re.compile(r"\.?[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*\Z")
 _ANY_SEGMENT = "[^/]+"
-_QUIET = re2.Options()
-_QUIET.log_errors = False
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+_OPTIONS.encoding = re2.Options.Encoding.LATIN1  # as Envoy compiles: it matches bytes
 _KNOWN_REGEXES = 8192
 _SHOWN_CHARACTERS = 80
 
@@ -51,17 +52,24 @@ class _Condition(Protocol):
 
 @lru_cache(maxsize=_KNOWN_REGEXES)
 def check_regex(pattern: str) -> str:
-    """Return why Envoy would refuse the expression, "" if it takes it. Envoy matches the whole text with it."""
-    shown = pattern if len(pattern) <= _SHOWN_CHARACTERS else f"{pattern[:_SHOWN_CHARACTERS]}..."
+    """Return why Envoy would refuse the expression, "" if it takes it.
+
+    Envoy matches the whole text with it, byte by byte: a dot is half of an `é`.
+    """
+    shown = _cut(pattern)
     try:
-        size = re2.compile(pattern, _QUIET).programsize
+        size = re2.compile(pattern.encode(), _OPTIONS).programsize
     except (re2.error, UnicodeEncodeError) as error:
         reason = error.args[0] if error.args else "unreadable"
         reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-        return f"regular expression {shown!r} is not RE2: {reason}"
+        return f"regular expression {shown!r} is not RE2: {_cut(reason)}"
     if size > REGEX_PROGRAM_SIZE:
         return f"regular expression {shown!r} is too large: program size {size}, at most {REGEX_PROGRAM_SIZE}"
     return ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def compile_http_matches(report: Report, field: str, matches: Iterable[HTTPRouteMatch]) -> tuple[Match, ...]:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from meshgw.api.duration import milliseconds
 from meshgw.api.filters import SessionPersistence as SessionSpec
 from meshgw.api.grpc import GRPCBackendRef, GRPCRoute, GRPCRouteRule
 from meshgw.api.http import HTTPBackendRef, HTTPRoute, HTTPRouteRetry, HTTPRouteRule
@@ -31,8 +32,6 @@ AnyRoute: TypeAlias = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
 _Refs: TypeAlias = Sequence[HTTPBackendRef | GRPCBackendRef]
 
 _DURATION = re.compile(DURATION_PATTERN)
-_DURATION_PART = re.compile(r"([0-9]+)(h|ms|m|s)")
-_UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _TOKEN = re.compile(HEADER_NAME_PATTERN)
 _MOST_ATTEMPTS = 2**32 - 1
 
@@ -131,20 +130,13 @@ def _backends(
     return ()
 
 
-def parse_duration(text: str) -> int | None:
-    """Return a GEP-2257 duration (`1h30m`, `500ms`) in milliseconds, None if it is none."""
-    if not _DURATION.match(text):
-        return None
-    return sum(int(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text))
-
-
 def _milliseconds(report: Report, field: str, text: str | None) -> int | None:
     if text is None:
         return None
-    parsed = parse_duration(text)
-    if parsed is None:
-        report.refuse("MG4001", field, f"{text!r} is not a duration")
-    return parsed
+    if _DURATION.match(text):
+        return milliseconds(text)
+    report.refuse("MG4001", field, f"{text!r} is not a duration")
+    return None
 
 
 def _retry(report: Report, field: str, spec: HTTPRouteRetry) -> Retry:
