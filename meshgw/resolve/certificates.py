@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import NameOID
 
 from meshgw.api.core import ConfigMap, Secret
 from meshgw.api.meta import Key
@@ -30,6 +31,8 @@ TLS_SECRET = "kubernetes.io/tls"  # noqa: S105 - a type name
 _CHAIN, _KEY, _ROOTS = "tls.crt", "tls.key", "ca.crt"
 _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _RSA_BITS = 2048
+_NAMES = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier)
+_EXTENSIONS = (x509.SubjectAlternativeName, x509.KeyUsage, x509.TLSFeature)
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
@@ -46,6 +49,7 @@ def resolve_certificate(_view: View, key: Key, row: Secret) -> Iterable[tuple[Ke
         chain = _certificates(row.data.get(_CHAIN, b""), _CHAIN)
         private = _private_key(row.data.get(_KEY, b""))
         _check_pair(chain[0], private)
+        _check_leaf(chain[0])
     except _UnusableError as error:
         yield key, Certificate(name=name, error=str(error))
         return
@@ -113,6 +117,29 @@ def _check_pair(leaf: x509.Certificate, private: PrivateKeyTypes) -> None:
 
     if public(leaf.public_key()) != public(private.public_key()):
         raise _UnusableError(f"{_KEY} does not belong to the first certificate of {_CHAIN}")
+
+
+def _check_leaf(leaf: x509.Certificate) -> None:
+    """Refuse what makes Envoy refuse the whole listener, though the certificate itself can be read."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            names, usage, features = (_extension(leaf, kind) for kind in _EXTENSIONS)
+            named = bool(leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+    except (*_UNREADABLE, x509.DuplicateExtension):
+        raise _UnusableError(f"{_CHAIN} holds a certificate with unreadable extensions") from None
+    if not named and not any(isinstance(name, _NAMES) for name in names or ()):
+        raise _UnusableError(f"the certificate of {_CHAIN} has neither a common name nor a DNS, IP or URI name")
+    if usage is not None and not usage.digital_signature and isinstance(leaf.public_key(), ec.EllipticCurvePublicKey):
+        raise _UnusableError(f"the certificate of {_CHAIN} may not be used for digital signatures")
+    if x509.TLSFeatureType.status_request in (features or ()):
+        raise _UnusableError(f"the certificate of {_CHAIN} requires OCSP stapling, which is not offered")
+
+
+def _extension(leaf: x509.Certificate, kind: type[Any]) -> Any:
+    try:
+        return leaf.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _pem(certificates: Iterable[x509.Certificate]) -> bytes:

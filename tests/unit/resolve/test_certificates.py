@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtensionOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,12 +36,14 @@ def certificate(data: dict[str, bytes], kind: str = "kubernetes.io/tls") -> Cert
     return next((found for _key, found in resolve_certificate(new_graph(), CERT, row)), None)
 
 
-def own(key: Any) -> tuple[bytes, bytes]:
+def own(key: Any, name: str = "a", *extensions: x509.ExtensionType) -> tuple[bytes, bytes]:
     """Return a self-signed certificate of a key, and the key."""
     start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    name = x509.Name([])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
     digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    built = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + dt.timedelta(days=9))
+    built = x509.CertificateBuilder(subject, subject, key.public_key(), 1, start, start + dt.timedelta(days=9))
+    for extension in extensions:
+        built = built.add_extension(extension, critical=False)
     pem = built.sign(key, digest).public_bytes(Encoding.PEM)
     return pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -117,6 +120,43 @@ def test_a_bad_certificate_says_why_and_holds_nothing(case: str) -> None:
     assert found is not None
     assert error in found.error
     assert (found.chain, found.key) == (b"", b"")
+
+
+def usage(*, digital_signature: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=True,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "extensions", "error"),
+    [
+        ("", (), "neither a common name nor"),
+        ("", (x509.SubjectAlternativeName([x509.RFC822Name("a@b")]),), "neither a common name nor"),
+        ("", (x509.SubjectAlternativeName([x509.DNSName("a")]),), ""),
+        ("", (x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://a/b")]),), ""),
+        ("a", (usage(digital_signature=False),), "digital signatures"),
+        ("a", (usage(digital_signature=True),), ""),
+        ("a", (x509.TLSFeature([x509.TLSFeatureType.status_request]),), "OCSP stapling"),
+        ("a", (x509.TLSFeature([x509.TLSFeatureType.status_request_v2]),), ""),
+        ("a", (x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"broken"),), "unreadable extensions"),
+    ],
+)
+def test_leaves_that_envoy_refuses_are_refused(
+    name: str, extensions: tuple[x509.ExtensionType, ...], error: str
+) -> None:
+    chain, key = own(ec.generate_private_key(ec.SECP256R1()), name, *extensions)
+    found = certificate({"tls.crt": chain, "tls.key": key})
+    assert found is not None
+    assert (error in found.error) if error else not found.error
 
 
 def test_only_tls_like_secrets_are_certificates() -> None:
