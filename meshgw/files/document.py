@@ -19,7 +19,7 @@ MAX_ALIAS_SIZE: Final = 16 * 1024 * 1024
 
 _NODE_SIZE: Final = 8
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MARKER: Final = re.compile(r"^(?:---|\.\.\.)(?=[ \t\n]|\Z)", re.MULTILINE)
+_MARKER: Final = re.compile(r"^(?:---|\.\.\.)(?:[ \t]*\n|(?=[ \t])|\Z)", re.MULTILINE)
 _EMPTY: Final = re.compile(r"(?:(?:[ \t]*(?:#.*)?|%.*)\n)*[ \t]*(?:#.*)?\Z")
 _WORDS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -57,7 +57,7 @@ def split(text: str) -> Iterator[Chunk]:
     for marker in _MARKER.finditer(text):
         if marker.start() > start:
             yield Chunk(line, text[start : marker.start()])
-        line += text.count("\n", start, marker.start())
+        line += text.count("\n", start, marker.end())
         start = marker.end()
     if start < len(text):
         yield Chunk(line, text[start:])
@@ -102,13 +102,14 @@ def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
 class _Frame:
     """A mapping or list being filled."""
 
-    __slots__ = ("anchor", "key", "merged", "path", "size", "value")
+    __slots__ = ("anchor", "key", "merged", "merging", "path", "size", "value")
 
     def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None, path: str) -> None:
         self.value = value
         self.anchor = anchor
         self.path = path
         self.key: str | None = None
+        self.merging = False
         self.merged: list[dict[str, Any]] = []
         self.size = _NODE_SIZE
 
@@ -167,8 +168,8 @@ class _Builder:
             key = str(value)
         else:
             key = event.value
-        # A merge key stays a key of its own until the mapping ends.
-        if key in frame.value or (key == _MERGE and frame.merged):
+        frame.merging = key == _MERGE and bool(event.implicit[0])
+        if frame.merged if frame.merging else key in frame.value:
             raise DocumentError(event.start_mark.line, f"key `{key}` is repeated")
         frame.key = key
         if self._lines is not None:
@@ -227,7 +228,8 @@ class _Builder:
             container.append(value)
             return
         key, frame.key = frame.key, None
-        if key == _MERGE:
+        if frame.merging:
+            frame.merging = False
             sources = value if isinstance(value, list) else [value]
             if not all(isinstance(source, dict) for source in sources):
                 raise DocumentError(event.start_mark.line, "only mappings can be merged")

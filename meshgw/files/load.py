@@ -212,10 +212,7 @@ class Loader:
 
     def _place_of(self, path: str) -> tuple[int, tuple[str, ...]]:
         parts = PurePath(path).parts
-        for index, root in enumerate(self.paths):
-            if path == root or PurePath(path).is_relative_to(root):
-                return index, parts
-        return len(self.paths), parts
+        return next(index for index, root in enumerate(self.paths) if PurePath(path).is_relative_to(root)), parts
 
     def _note(self, path: str, file: _File | None) -> None:
         """Keeps the problems of a file."""
