@@ -28,7 +28,7 @@ from meshgw.emit.waypoint import emit_waypoint
 from meshgw.engine import Derived, Graph, Group, Step, Table, Union
 from meshgw.resolve import tables as t
 from meshgw.resolve.attach import attach_route, count_attached, merge_attachments
-from meshgw.resolve.authorization import deny_policy, gather_authorization, resolve_policy
+from meshgw.resolve.authorization import deny_authorization, deny_policy, gather_authorization, resolve_policy
 from meshgw.resolve.backend_tls import resolve_backend_tls
 from meshgw.resolve.certificates import resolve_bundle, resolve_certificate
 from meshgw.resolve.classes import resolve_class
@@ -86,7 +86,12 @@ STEPS: tuple[Step, ...] = (
     Derived(t.WAYPOINT_SERVICES, source=t.ENROLMENTS, fn=bind_service),
     Derived(t.WAYPOINT_WORKLOADS, source=t.ENROLMENTS, fn=bind_workload),
     Derived(t.POLICIES, source=t.AUTHORIZATION_POLICIES, fn=resolve_policy, on_fault=deny_policy),
-    Union(t.AUTHORIZATIONS, sources=(t.WAYPOINT_SERVICES, t.OUR_GATEWAYS), fn=gather_authorization),
+    Union(
+        t.AUTHORIZATIONS,
+        sources=(t.WAYPOINT_SERVICES, t.OUR_GATEWAYS),
+        fn=gather_authorization,
+        on_fault=deny_authorization,
+    ),
     # Routes: where they attach, what they say, which hosts they claim
     Union(t.PARENTS, sources=ROUTE_KINDS, fn=attach_route),
     Group(

@@ -75,9 +75,10 @@ def build_route_config(
 ) -> Iterable[tuple[ResourceKey, Resource]]:
     """Join virtual hosts; the version comes from their digests, so the joined bytes are never hashed."""
     hosts = members.values()
-    head = encode(RouteConfiguration(name=config.name)) + (view.get(GUARDS, config) or b"")
-    body = b"".join((head, *[host.body for host in hosts], _SETTINGS))
-    version = content_version(head, b"".join([host.digest for host in hosts]), _SETTINGS)
+    head = encode(RouteConfiguration(name=config.name))
+    tail = _SETTINGS + _guard(view, config)
+    body = b"".join((head, *[host.body for host in hosts], tail))
+    version = content_version(head, b"".join([host.digest for host in hosts]), tail)
     key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
     yield key, Resource.of(ROUTE_CONFIGURATION, config.name, body, version=version)
 
@@ -89,6 +90,12 @@ def _order(fragment: Fragment) -> tuple[object, ...]:
 @lru_cache(maxsize=1)
 def _misdirected() -> bytes:
     return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(421))))
+
+
+def _guard(view: View, config: RouteConfigKey) -> bytes:
+    """Who may use the routes, where there is a say in that."""
+    guard = view.get(GUARDS, config)
+    return b"" if guard is None else guard
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from meshgw import names
 from meshgw.api import istio
 from meshgw.api.meta import Key, ObjectRef
@@ -22,7 +24,17 @@ from meshgw.ir.mesh import (
     StringMatch,
     WaypointService,
 )
-from meshgw.resolve.tables import OUR_GATEWAYS, POLICIES, SETTINGS, SINGLE
+from meshgw.resolve.mesh import find_waypoint
+from meshgw.resolve.tables import (
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    OUR_GATEWAYS,
+    POLICIES,
+    SERVICES,
+    SETTINGS,
+    SINGLE,
+    WAYPOINT_SERVICES,
+)
 
 WORKLOADS_OF = Key("", "")
 """In the place of a Service: traffic addressed to workloads."""
@@ -45,30 +57,77 @@ def resolve_policy(
     view: View, key: Key, policy: istio.AuthorizationPolicy
 ) -> Iterable[tuple[Key, AuthorizationPolicy]]:
     """Return the policy if it is one for gateways (it has targetRefs); selectors are the node proxies' business."""
-    refs = policy.spec.target_refs or ((policy.spec.target_ref,) if policy.spec.target_ref else ())
+    spec = policy.spec
+    refs = (*spec.target_refs, *((spec.target_ref,) if spec.target_ref else ()))
+    targets, flaw = _targets(view, key, refs)
+    flaw = flaw or _unreadable_target(policy)
+    if flaw:
+        yield key, _denial(key, (*targets, (_NAMESPACE_WIDE, Key("", key.namespace))), *flaw)
+    elif targets:
+        try:
+            resolved = _read(view, key, policy, targets)
+        except _UnsupportedError as problem:
+            resolved = _denial(key, targets, *problem.args)
+        yield key, _remark(view, resolved)
+
+
+def _unreadable_target(policy: istio.AuthorizationPolicy) -> tuple[str, str] | None:
+    """Return field and reason if what the policy targets was not understood in full."""
+    for path in policy.unknown_fields:
+        if path.lower().startswith("spec.target"):
+            return path, "the field is unknown or null"
+    return None
+
+
+def _remark(view: View, policy: AuthorizationPolicy) -> AuthorizationPolicy:
+    """Add a finding if no target is anything that waypoints of ours serve, or others' might."""
+    if not policy.targets or any(_is_known(view, kind, key) for kind, key in policy.targets):
+        return policy
+    finding = Finding(
+        code="MG4005",
+        object=ObjectRef("AuthorizationPolicy", *policy.key),
+        field="spec.targetRefs",
+        message="no target is a waypoint of ours, or a Service behind one",
+    )
+    return msgspec.structs.replace(policy, findings=(*policy.findings, finding))
+
+
+def _is_known(view: View, kind: str, key: Key) -> bool:
+    match kind:
+        case "GatewayClass":
+            return view.get(GATEWAY_CLASSES, key) is not None
+        case "Gateway":
+            ours = view.get(OUR_GATEWAYS, key)
+            return view.get(GATEWAYS, key) is not None if ours is None else ours.role is Role.WAYPOINT
+        case _:
+            return bool(view.by(WAYPOINT_SERVICES, "service", key)) or _is_behind_another(view, key)
+
+
+def _is_behind_another(view: View, service: Key) -> bool:
+    """Whether the Service is behind another controller's waypoint."""
+    row = view.get(SERVICES, service)
+    choice = find_waypoint(view, service, row.metadata.labels) if row else None
+    if choice is None or view.get(OUR_GATEWAYS, choice.waypoint) is not None:
+        return False
+    return view.get(GATEWAYS, choice.waypoint) is not None
+
+
+def deny_policy(
+    key: Key, policy: istio.AuthorizationPolicy, error: BaseException
+) -> Iterable[tuple[Key, AuthorizationPolicy]]:
+    """Deny all that the policy names, and all of its namespace, when reading it failed by a bug of ours."""
+    refs = (*policy.spec.target_refs, *((policy.spec.target_ref,) if policy.spec.target_ref else ()))
     if not refs:
         return
-    targets, unknown = _targets(view, key, refs)
-    if not targets and not unknown:
-        return
-    if unknown:
-        yield key, _denial(key, (*targets, (_NAMESPACE_WIDE, Key("", key.namespace))), *unknown)
-        return
-    try:
-        yield key, _read(view, key, policy, targets)
-    except _UnsupportedError as problem:
-        yield key, _denial(key, targets, *problem.args)
+    targets = (*(_target(key, ref.kind, ref.name) for ref in refs), (_NAMESPACE_WIDE, Key("", key.namespace)))
+    yield key, _denial(key, targets, "spec", f"internal error: {type(error).__name__}", code="MG9001")
 
 
-def deny_policy(key: Key, _policy: Any, error: BaseException) -> Iterable[tuple[Key, AuthorizationPolicy]]:
-    """Deny all of the policy's namespace when reading the policy failed by a bug of ours."""
-    targets = ((_NAMESPACE_WIDE, Key("", key.namespace)),)
-    yield key, _denial(key, targets, "spec", f"internal error: {type(error).__name__}")
-
-
-def _denial(key: Key, targets: tuple[tuple[str, Key], ...], field: str, reason: str) -> AuthorizationPolicy:
+def _denial(
+    key: Key, targets: tuple[tuple[str, Key], ...], field: str, reason: str, *, code: str = "MG4004"
+) -> AuthorizationPolicy:
     finding = Finding(
-        code="MG4004",
+        code=code,
         object=ObjectRef("AuthorizationPolicy", *key),
         field=field,
         message=f"denies its targets: {reason}",
@@ -82,24 +141,26 @@ def _targets(
     view: View, key: Key, refs: Iterable[istio.PolicyTargetReference]
 ) -> tuple[tuple[tuple[str, Key], ...], tuple[str, str] | None]:
     """Return the targets that gateways know, and the field and reason of the first that nobody can know."""
-    root = _settings(view).root_namespace
     targets: set[tuple[str, Key]] = set()
+    flaws = []
     for index, ref in enumerate(refs):
         field = f"spec.targetRefs[{index}]"
-        kind = _TARGET_KINDS.get((ref.kind, ref.group or ""))
-        if ref.kind == "ServiceEntry" and ref.group == names.NETWORKING_GROUP:
+        kind = _TARGET_KINDS.get((ref.kind, ref.group))
+        if (ref.kind, ref.group) == ("ServiceEntry", names.NETWORKING_GROUP):
             continue  # no gateway serves ServiceEntries, so there is nothing to guard
         if kind is None:
-            return tuple(sorted(targets)), (field, f"targets of kind {ref.kind} are not supported")
-        if ref.namespace and ref.namespace != key.namespace:
-            return tuple(sorted(targets)), (field + ".namespace", "a target must be in the policy's own namespace")
-        if kind == "GatewayClass":
-            if key.namespace != root:
-                return tuple(sorted(targets)), (field, f"a GatewayClass is targeted from namespace {root} only")
-            targets.add((kind, Key("", ref.name)))
+            flaws.append((field, f"targets of kind {ref.kind} are not supported"))
+        elif ref.namespace and ref.namespace != key.namespace:
+            flaws.append((f"{field}.namespace", "a target must be in the policy's own namespace"))
+        elif kind == "GatewayClass" and key.namespace != _settings(view).root_namespace:
+            flaws.append((field, f"a GatewayClass is targeted from namespace {_settings(view).root_namespace} only"))
         else:
-            targets.add((kind, Key(key.namespace, ref.name)))
-    return tuple(sorted(targets)), None
+            targets.add(_target(key, kind, ref.name))
+    return tuple(sorted(targets)), flaws[0] if flaws else None
+
+
+def _target(policy: Key, kind: str, name: str) -> tuple[str, Key]:
+    return kind, Key("" if kind == "GatewayClass" else policy.namespace, name)
 
 
 def _read(
@@ -112,8 +173,12 @@ def _read(
         return _without_effect(key, _NO_EFFECT[action])
     if action not in Action.__members__:
         raise _UnsupportedError("spec.action", f"action {action} is not supported")
+    for path in policy.unknown_fields:
+        raise _UnsupportedError(path, "the field is unknown or null")
     if policy.spec.selector is not None:
         raise _UnsupportedError("spec.selector", "selector and targetRefs exclude each other")
+    if policy.spec.provider is not None:
+        raise _UnsupportedError("spec.provider", "providers are not supported")
     aliases = _Aliases(_settings(view))
     rules = tuple(_rule(rule, f"spec.rules[{i}]", aliases) for i, rule in enumerate(policy.spec.rules or ()))
     return AuthorizationPolicy(key=key, action=Action(action), targets=targets, rules=rules)
@@ -255,6 +320,15 @@ def gather_authorization(
         scopes += [("Service", service), (_NAMESPACE_WIDE, Key("", service.namespace))]
     policies = {policy_key: policy for scope in scopes for policy_key, policy in view.by(POLICIES, "target", scope)}
     yield (waypoint.key, service), Authorization(policies=tuple(policies[k] for k in sorted(policies)))
+
+
+def deny_authorization(
+    _table: Any, _key: Any, row: Gateway | WaypointService, error: BaseException
+) -> Iterable[tuple[tuple[Key, Key], Authorization]]:
+    """Deny everything when gathering the policies failed by a bug of ours."""
+    place = (row.key, WORKLOADS_OF) if isinstance(row, Gateway) else (row.gateway, row.service)
+    denial = _denial(Key("", ""), (), "spec", f"internal error: {type(error).__name__}", code="MG9001")
+    yield place, Authorization(policies=(denial,))
 
 
 def _settings(view: View) -> Settings:

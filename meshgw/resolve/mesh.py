@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from meshgw import names
 from meshgw.api.core import Pod, Service, ServicePort
+from meshgw.api.grpc import GRPCRoute
+from meshgw.api.http import HTTPRoute
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.finding import Finding
@@ -71,7 +73,7 @@ def _speaks_hbone(pod: Pod) -> bool:
 # --- Enrolment -----------------------------------------------------------------------------------------------------
 
 
-class _Choice(NamedTuple):
+class WaypointChoice(NamedTuple):
     """What an object's labels ask for; `own` tells its own labels from its Namespace's."""
 
     waypoint: Key
@@ -81,7 +83,7 @@ class _Choice(NamedTuple):
 def enrol(view: View, _table: Any, key: Key, row: Service | Pod) -> Iterable[tuple[tuple[str, Key], Enrolment]]:
     """Follow `istio.io/use-waypoint` of a Service or Pod; its own label beats its Namespace's (no fallback)."""
     kind = "Service" if isinstance(row, Service) else "Pod"
-    choice = _choice(view, key, row.metadata.labels)
+    choice = find_waypoint(view, key, row.metadata.labels)
     if choice is None or row.metadata.labels.get(names.LABEL_GATEWAY_NAME) == choice.waypoint.name:
         return  # nothing asked for; a waypoint's own Service and Pods are never behind it
     gateway = view.get(OUR_GATEWAYS, choice.waypoint)
@@ -98,8 +100,8 @@ def enrol(view: View, _table: Any, key: Key, row: Service | Pod) -> Iterable[tup
         yield (kind, key), Enrolment(kind=kind, key=key, waypoint=waypoint, findings=tuple(findings))
 
 
-def _choice(view: View, key: Key, own: Mapping[str, str]) -> _Choice | None:
-    """Return the waypoint that the labels name; None if they name none, or opt out."""
+def find_waypoint(view: View, key: Key, own: Mapping[str, str]) -> WaypointChoice | None:
+    """Return the waypoint that an object's own labels name, or its Namespace's; None if they name none, or opt out."""
     labels = own
     if names.LABEL_USE_WAYPOINT not in own:
         namespace = view.get(NAMESPACES, Key("", key.namespace))
@@ -108,10 +110,10 @@ def _choice(view: View, key: Key, own: Mapping[str, str]) -> _Choice | None:
     if not name or name == _OPT_OUT:
         return None
     waypoint = Key(labels.get(names.LABEL_USE_WAYPOINT_NAMESPACE) or key.namespace, name)
-    return _Choice(waypoint, own=labels is own)
+    return WaypointChoice(waypoint, own=labels is own)
 
 
-def _refusal(view: View, kind: str, key: Key, choice: _Choice, gateway: Gateway | None) -> Finding | None:
+def _refusal(view: View, kind: str, key: Key, choice: WaypointChoice, gateway: Gateway | None) -> Finding | None:
     """Return why the waypoint does not take this object, or None.
 
     A namespace's label speaks to all that is in it, so what the waypoint is not for stays unsaid there.
@@ -213,7 +215,10 @@ def _protocol(view: View, service: Key, port: ServicePort) -> AppProtocol:
 
 def _is_routed(view: View, service: Key, port: int) -> bool:
     """Whether an HTTP route of the Service's own namespace names the port as a parent; others have no say here."""
-    routes = (*view.by(HTTP_ROUTES, "service", service), *view.by(GRPC_ROUTES, "service", service))
+    routes: tuple[tuple[Key, HTTPRoute | GRPCRoute], ...] = (
+        *view.by(HTTP_ROUTES, "service", service),
+        *view.by(GRPC_ROUTES, "service", service),
+    )
     return any(
         ref.kind == "Service" and ref.name == service.name and ref.port in {None, port}
         for key, route in routes
