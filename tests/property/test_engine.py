@@ -43,7 +43,8 @@ def read(view: View, reads: Sequence[tuple[str, Rows]], key: Key, row: Row) -> R
     found = sum(row)
     for how, table in reads:
         if how == "get":
-            found += sum(view.get(table, ("abc"[found % 3], found % 4)) or (7,))
+            other_row = view.get(table, ("abc"[found % 3], found % 4))
+            found += 7 if other_row is None else sum(other_row)
         elif how == "by letter":
             found += sum(number * sum(other) for (_, number), other in view.by(table, "letter", key[0]))
         elif how == "by value":

@@ -77,6 +77,15 @@ def test_the_next_one_succeeds_a_winner_that_leaves(order: list[tuple[str, str]]
     assert (made._keys, made._owners, made._claims) == ({}, {}, {})
 
 
+def test_a_namesake_that_succeeded_can_leave_too() -> None:
+    made, store = output(("a", {"k": "1"}), ("k", {"k": "2"}))
+    for unit, left in (("a", {"k": "2"}), ("k", {})):
+        made.settle(unit, {})
+        made.publish(2)
+        assert store.rows == left
+    assert (made._keys, made._owners, made._claims) == ({}, {}, {})
+
+
 def test_a_loser_that_leaves_changes_nothing() -> None:
     made, store = output(("a", {"k": "1"}), ("b", {"k": "2"}))
     made.settle("b", {"other": "2"})

@@ -140,7 +140,8 @@ def test_an_index_fault_ends_with_the_row_that_caused_it() -> None:
 
 
 def test_an_unhashable_index_value_is_a_fault_too() -> None:
-    index = Index(lambda _key, _row: ([],), "odd")  # type: ignore[arg-type]  # the mistake under test
+    unhashable: Any = [[]]
+    index = Index(lambda _key, _row: unhashable, "odd")
     _, faults = index.update({"a": (None, "row")})
     assert [type(fault.error) for fault in faults] == [TypeError]
 
