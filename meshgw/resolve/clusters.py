@@ -31,19 +31,24 @@ _UNGOVERNED = frozenset({TCP, UDP})
 def use_clusters(
     view: View, _table: Any, key: Any, row: HostEntry | L4Binding | WaypointService
 ) -> Iterable[tuple[tuple[ClusterKey, Use], bool]]:
-    """Return the clusters that a claim on a host, an L4 listener or a waypoint's TCP port sends traffic to."""
-    if isinstance(row, WaypointService):
-        gateway, use = row.gateway, _service_use(row.service)
-        targets = _distinct(service_target(row.service, p) for p in row.ports if p.protocol is AppProtocol.TCP)
-    elif isinstance(row, L4Binding):
+    """Return the clusters that a claim on a host, an L4 listener or a service behind a waypoint sends traffic to."""
+    if isinstance(row, L4Binding):
         gateway, use = row.listener.gateway, _listener_use(row.listener)
         targets = _distinct(backend.target for chain in row.chains for backend in chain.backends)
+    elif isinstance(row, WaypointService):
+        gateway, use = row.gateway, ("service", *row.service)
+        targets = _opaque_targets(row)
     else:
         config, domain, claimant = key
         gateway, use = config.gateway, _host_use(config, domain, claimant)
         targets = _host_targets(view, claimant, row)
     for target in targets:
         yield (ClusterKey(gateway, target), use), True
+
+
+def _opaque_targets(row: WaypointService) -> tuple[BackendTarget, ...]:
+    """Return the service's ports that are not HTTP; those that are claim hosts."""
+    return tuple(service_target(row.service, port) for port in row.ports if port.protocol is AppProtocol.TCP)
 
 
 def _host_targets(view: View, claimant: RouteKey, claim: HostEntry) -> tuple[BackendTarget, ...]:

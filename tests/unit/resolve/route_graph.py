@@ -47,11 +47,12 @@ FACTS = (
     t.WORKLOADS,
     t.ATTACHMENTS,
     t.HOSTS,
+    t.WAYPOINT_SERVICES,
 )
 STEPS = (
     Union(t.ROUTES, sources=[table for kind, table in KINDS.items() if kind.endswith("Route")], fn=compile_route),
     Group(t.L4_BINDINGS, source=t.ATTACHMENTS, by=l4_listener, fn=bind_l4),
-    Union(t.CLUSTER_USES, sources=[t.HOSTS, t.L4_BINDINGS], fn=use_clusters),
+    Union(t.CLUSTER_USES, sources=[t.HOSTS, t.L4_BINDINGS, t.WAYPOINT_SERVICES], fn=use_clusters),
     Group(t.CLUSTERS, source=t.CLUSTER_USES, by=lambda key, _row: (key[0],), fn=resolve_cluster),
     Derived(t.ENDPOINTS, source=t.CLUSTERS, fn=resolve_endpoints),
     Derived(t.BACKEND_TLS_RESULTS, source=t.BACKEND_TLS_POLICIES, fn=resolve_backend_tls),

@@ -8,6 +8,7 @@ from meshgw.api.meta import Key
 from meshgw.ir.backend import Cluster, SanKind, UpstreamProtocol, UpstreamTls
 from meshgw.ir.gateway import Role
 from meshgw.ir.keys import BackendTarget, ClusterKey, RouteConfigKey, RouteKey
+from meshgw.ir.mesh import AppProtocol, WaypointPort, WaypointService
 from meshgw.ir.route import HostEntry, HostKind
 from meshgw.resolve import tables as t
 from meshgw.resolve.clusters import route_targets
@@ -87,6 +88,18 @@ def test_claims_without_routes_use_nothing() -> None:
         assert world.graph.rows(t.CLUSTER_USES) == {}
     world.claim("unknown")
     assert world.graph.rows(t.CLUSTER_USES) == {}
+
+
+def test_ports_behind_a_waypoint_that_are_not_http_are_used_directly() -> None:
+    world = World(service(ports="[{port: 80, name: http}, {port: 90, name: tcp}]"))
+    row = WaypointService(
+        gateway=GATEWAY,
+        service=Key("default", "web"),
+        hostname="web.default.svc.cluster.local",
+        ports=(WaypointPort(port=80), WaypointPort(port=90, protocol=AppProtocol.TCP)),
+    )
+    world.commit({t.WAYPOINT_SERVICES: {(GATEWAY, row.service): row}})
+    assert [key.target for key in world.graph.rows(t.CLUSTERS)] == [web(90, "tcp")]
 
 
 @pytest.mark.parametrize(
