@@ -131,9 +131,9 @@ class Controller:
 def listener_resources(gateway: Key, endpoint: Endpoint) -> tuple[ResourceKey, ...]:
     """Return the keys that the Envoy listener of a port can have."""
     transport, port = endpoint
-    named = (f"{transport}/{port}",)
+    named = [f"{transport}/{port}"]
     if endpoint == ("tcp", names.HBONE_PORT):
-        named += (names.LISTENER_CONNECT_TERMINATE,)
+        named.append(names.LISTENER_CONNECT_TERMINATE)
     return tuple(ResourceKey(gateway, LISTENER, name) for name in named)
 
 
