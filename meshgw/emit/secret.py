@@ -11,10 +11,10 @@ from meshgw.emit.resource import SECRET, Resource
 from meshgw.emit.tls import JOIN, SYSTEM_ROOTS, bundle_secret, upstream_roots
 from meshgw.engine import View
 from meshgw.ir.backend import Cluster, SecretUse
-from meshgw.ir.gateway import Gateway, Listener, Role
+from meshgw.ir.gateway import Gateway, Listener, Role, Settings
 from meshgw.ir.keys import ResourceKey
 from meshgw.names import SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
-from meshgw.resolve.tables import BUNDLES, CERTIFICATES, OUR_GATEWAYS, WORKLOAD_CERTIFICATES
+from meshgw.resolve.tables import BUNDLES, CERTIFICATES, OUR_GATEWAYS, SETTINGS, SINGLE, WORKLOAD_CERTIFICATES
 
 SYSTEM_ROOTS_FILE: Final = "/etc/ssl/certs/ca-certificates.crt"
 """CA certificates of Debian, Alpine and Envoy's own images. Where the file is absent only what needs it fails."""
@@ -26,18 +26,24 @@ UseKey = tuple[Key, str, tuple[Any, ...]]
 
 
 def use_secrets(
-    _view: View, _table: Any, key: Any, row: Listener | Gateway | Cluster
+    view: View, _table: Any, key: Any, row: Listener | Gateway | Cluster
 ) -> Iterable[tuple[UseKey, SecretUse]]:
     """Name the secrets that a listener, a Gateway or a cluster needs."""
     names: Iterable[str]
     if isinstance(row, Listener):
         gateway, names, user = row.key.gateway, _of_listener(row), ("listener", *_flat(key))
     elif isinstance(row, Gateway):
-        gateway, names, user = row.key, _MESH if row.accepted and row.role is Role.WAYPOINT else (), ("gateway",)
+        gateway, names, user = row.key, _MESH if _is_waypoint(view, row) else (), ("gateway",)
     else:
         gateway, names, user = row.key.gateway, _of_cluster(row), ("cluster", row.key.target.cluster)
     for name in sorted(set(names)):
         yield (gateway, name, user), SecretUse(gateway=gateway, name=name)
+
+
+def _is_waypoint(view: View, row: Gateway) -> bool:
+    """Whether the Gateway serves as a waypoint: it does not without an identity."""
+    settings = view.get(SETTINGS, SINGLE) or Settings()
+    return row.accepted and row.role is Role.WAYPOINT and settings.mesh
 
 
 def group_secret_uses(key: UseKey, _row: SecretUse) -> Iterable[tuple[Key, str]]:

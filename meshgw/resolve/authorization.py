@@ -166,7 +166,7 @@ def _target(policy: Key, kind: str, name: str) -> tuple[str, Key]:
 def _read(
     view: View, key: Key, policy: istio.AuthorizationPolicy, targets: tuple[tuple[str, Key], ...]
 ) -> AuthorizationPolicy:
-    action = policy.spec.action or "ALLOW"
+    action = policy.spec.action
     if policy.metadata.annotations.get(names.ANNOTATION_DRY_RUN) == "true":
         return _without_effect(key, "dry runs are not reported, and never decide")
     if action in _NO_EFFECT:
