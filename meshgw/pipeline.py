@@ -127,6 +127,7 @@ STEPS: tuple[Step, ...] = (
             t.POLICIES,
             t.PARENTS,
             t.ROUTES,
+            t.ENDPOINTS,
             t.BACKEND_TLS_RESULTS,
         ),
         fn=gather_findings,

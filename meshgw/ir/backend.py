@@ -129,7 +129,7 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendTlsResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one BackendTLSPolicy: its conditions per Gateway that uses a backend it targets (the ancestors)."""
+    """What became of one BackendTLSPolicy: its conditions per Gateway that uses a targeted backend (the ancestors)."""
 
     key: Key
     ancestors: tuple[tuple[ParentReference, tuple[Condition, ...]], ...] = ()

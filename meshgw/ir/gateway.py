@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mesh: bool = False
     """Whether gateways have mesh certificates and may speak HBONE."""
     loopback_endpoints: bool = False
-    """Whether endpoints may be loopback or link-local addresses: standalone only, elsewhere they reach the proxy itself."""
+    """Whether endpoints may be loopback or link-local addresses: standalone only; elsewhere they reach the proxy."""
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     client_certificate_refused: bool = False
     """A certificate was asked for and cannot be had: TLS backends are not reached without it."""
     conditions: tuple[Condition, ...] = ()
-    """Accepted and ResolvedRefs as far as the Gateway object itself decides them; the status step adds the listeners' say."""
+    """Accepted and ResolvedRefs as the Gateway object itself decides them; the status step adds the listeners."""
     findings: tuple[Finding, ...] = ()
 
 

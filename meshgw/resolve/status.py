@@ -22,10 +22,10 @@ from meshgw.ir.status import (
     Status,
     StatusAddress,
 )
+from meshgw.resolve.conditions import fails, holds
 from meshgw.resolve.tables import (
     ATTACHED_COUNTS,
     BINDINGS,
-    GATEWAYS,
     LISTENER_SET_RESULTS,
     LISTENERS,
     ROUTES,
@@ -113,9 +113,7 @@ def assemble_route_status(
     route = view.get(ROUTES, key)
     controller = _controller(view)
     entries = tuple(
-        ParentStatus(
-            parent_ref=parent.ref, controller_name=controller, conditions=_parent_conditions(parent, route)
-        )
+        ParentStatus(parent_ref=parent.ref, controller_name=controller, conditions=_parent_conditions(parent, route))
         for _key, parent in sorted(members.items())
     )
     yield key, RouteStatus(parents=entries)
@@ -137,7 +135,7 @@ def _gateway_status(view: View, row: Gateway) -> GatewayStatus:
     binding = view.get(BINDINGS, row.key) or Binding()
     conditions = _accepted_conditions(row, listeners)
     accepted = next((c.status for c in conditions if c.type == "Accepted"), False)
-    conditions = (*conditions, _programmed(view, row, accepted, binding))
+    conditions = (*conditions, _programmed(row, binding, accepted=accepted))
     sets = view.by(LISTENER_SET_RESULTS, "gateway", row.key)
     return GatewayStatus(
         addresses=tuple(StatusAddress(type=_address_type(a), value=a) for a in binding.addresses) if accepted else (),
@@ -157,31 +155,20 @@ def _accepted_conditions(row: Gateway, listeners: tuple[Listener, ...]) -> tuple
     if not refused or not row.accepted:
         return row.conditions
     names = ", ".join(sorted(listener.key.name for listener in refused))
-    verdict = Condition(
-        type="Accepted",
-        status=len(refused) < len(listeners),
-        reason="ListenersNotValid",
-        message=f"not served: {names}",
-        observed_generation=row.generation,
-    )
+    judge = holds if len(refused) < len(listeners) else fails
+    verdict = judge("Accepted", row.generation, reason="ListenersNotValid", message=f"not served: {names}")
     return tuple(verdict if c.type == "Accepted" else c for c in row.conditions)
 
 
-def _programmed(view: View, row: Gateway, accepted: bool, binding: Binding) -> Condition:  # noqa: FBT001 - one caller
-    def condition(reason: str, message: str = "", *, status: bool = False) -> Condition:
-        return Condition(
-            type="Programmed", status=status, reason=reason, message=message, observed_generation=row.generation
-        )
-
+def _programmed(row: Gateway, binding: Binding, *, accepted: bool) -> Condition:
     if not accepted:
-        return condition("Invalid", "the Gateway is not accepted")
+        return fails("Programmed", row.generation, reason="Invalid", message="the Gateway is not accepted")
     if binding.unusable:
-        return condition("AddressNotUsable", f"cannot be bound: {', '.join(binding.unusable)}")
+        message = f"cannot be bound: {', '.join(binding.unusable)}"
+        return fails("Programmed", row.generation, reason="AddressNotUsable", message=message)
     if not binding.addresses:
-        return condition("AddressNotAssigned", "no address yet")
-    if view.get(GATEWAYS, row.key) is None:
-        return condition("Pending", "the Gateway is gone")
-    return condition("Programmed", status=True)
+        return fails("Programmed", row.generation, reason="AddressNotAssigned", message="no address yet")
+    return holds("Programmed", row.generation)
 
 
 def _listener_statuses(view: View, listeners: Iterable[Listener]) -> tuple[ListenerStatus, ...]:
@@ -205,31 +192,21 @@ def _listener_set_status(view: View, row: ListenerSetResult) -> GatewayStatus:
 
 def _parent_conditions(parent: Parent, route: Route | None) -> tuple[Condition, ...]:
     generation = parent.generation
-    refs = route.refs if route else RefsReason.RESOLVED
-    conditions = [
-        Condition(
-            type="Accepted",
-            status=parent.reason == "Accepted",
-            reason=parent.reason,
-            message=parent.message,
-            observed_generation=generation,
-        ),
-        Condition(
-            type="ResolvedRefs",
-            status=refs is RefsReason.RESOLVED,
-            reason=refs.value,
-            message=route.refs_message if route else "",
-            observed_generation=generation,
-        ),
-    ]
-    if route and route.partially_invalid:
-        conditions.append(
-            Condition(
-                type="PartiallyInvalid",
-                status=True,
-                reason="UnsupportedValue",
-                message=route.partially_invalid,
-                observed_generation=generation,
-            )
-        )
+    invalid = route.invalid if route else ""
+    if parent.reason != "Accepted":
+        accepted = fails("Accepted", generation, reason=parent.reason, message=parent.message)
+    elif invalid:
+        accepted = fails("Accepted", generation, reason="UnsupportedValue", message=invalid)
+    else:
+        accepted = holds("Accepted", generation, message=parent.message)
+    conditions = [accepted, _resolved_refs(route, generation)]
+    if accepted.status and route and route.partially_invalid:
+        message = route.partially_invalid
+        conditions.append(holds("PartiallyInvalid", generation, reason="UnsupportedValue", message=message))
     return tuple(conditions)
+
+
+def _resolved_refs(route: Route | None, generation: int) -> Condition:
+    if route is None or route.refs is RefsReason.RESOLVED:
+        return holds("ResolvedRefs", generation)
+    return fails("ResolvedRefs", generation, reason=route.refs.value, message=route.refs_message)

@@ -19,7 +19,7 @@ from meshgw.pipeline import FACTS
 from meshgw.standalone.controller import Batch
 
 UNREADABLE = "an unreadable policy"
-"""Target kind of the policy standing for one that never could be read: nobody knows it, so it denies all its namespace."""
+"""Target kind of a policy that stands for one that never could be read: nobody knows it, so it denies its namespace."""
 
 
 class FileFacts:
