@@ -78,10 +78,21 @@ def document(status: Status) -> dict[str, Any]:
     """Return a status as the API writes it: camel-case names, "True" and "False" as strings."""
     built: dict[str, Any] = msgspec.to_builtins(status)
     _write_conditions(built)
-    if "ancestors" in built:
-        for ancestor in built["ancestors"]:
-            ancestor["ancestorRef"] = ancestor.pop("parentRef")
+    if isinstance(status, RouteStatus):
+        for entry, parent in zip(built["parents"], status.parents, strict=True):
+            entry["parentRef"] = _whole(parent.parent_ref)
+    elif isinstance(status, PolicyStatus):
+        built["ancestors"] = [
+            {"ancestorRef": _whole(ancestor.parent_ref)}
+            | {name: value for name, value in entry.items() if name != "parentRef"}
+            for entry, ancestor in zip(built["ancestors"], status.ancestors, strict=True)
+        ]
     return built
+
+
+def _whole(ref: ParentReference) -> dict[str, Any]:
+    """Return a reference with its defaults written out, as the API server stores it in the spec."""
+    return {"group": ref.group, "kind": ref.kind, **msgspec.to_builtins(ref)}
 
 
 def _write_conditions(node: Any) -> None:
