@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -91,16 +91,13 @@ class Index:
         for key, (old, new) in changed.items():
             before = _NO_VALUES if old is None else self._values(key, old, {})
             after = _NO_VALUES if new is None else self._values(key, new, faults)
-            if before == after:
-                touched.update(after)
-                continue
-            touched.update(before)
-            touched.update(after)
-            for value in before.keys() - after.keys():
-                gone.setdefault(value, []).append(key)
-            for value in after.keys() - before.keys():
-                come.setdefault(value, []).append(key)
-        for value in gone.keys() | come.keys():
+            if before:
+                touched.update(before)
+                _file(key, before, after, gone)
+            if after:
+                _file(key, after, before, come)
+        touched.update(come)
+        for value in gone.keys() | come.keys() if gone else come:
             keys = _edit(self.find(value), gone.get(value, ()), come.get(value, ()))
             if keys:
                 self._buckets[value] = keys
@@ -130,6 +127,18 @@ def ordered(keys: Collection[Any]) -> list[Any]:
         return sorted(keys)
     except TypeError:
         return _ByRepr(sorted(keys, key=repr))
+
+
+def _file(key: Any, values: Iterable[Any], others: Container[Any], into: dict[Any, list[Any]]) -> None:
+    """File a key under the values that are not among the others."""
+    for value in values:
+        if value in others:
+            continue
+        keys = into.get(value)
+        if keys is None:
+            into[value] = [key]
+        else:
+            keys.append(key)
 
 
 def _edit(bucket: Sequence[Any], gone: Sequence[Any], come: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshgw.engine import Derived, Graph, Group, Table, Union, View
@@ -125,6 +125,10 @@ rows = st.none() | st.lists(st.sampled_from(VALUES), max_size=2).map(tuple)
 batches = st.dictionaries(st.integers(0, 1), st.dictionaries(st.sampled_from(KEYS), rows, max_size=6), max_size=2)
 
 
+# No deadline: how long an example takes says more about the machine than about the engine.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 def commit(graph: Graph, tables: Sequence[Rows], edits: Edits) -> Any:
     return graph.commit({tables[source]: batch for source, batch in edits.items()})
 
@@ -151,6 +155,7 @@ def merged(edits: Sequence[Edits]) -> dict[int, dict[Key, Row | None]]:
     return final
 
 
+@unhurried
 @given(wirings, st.lists(batches, max_size=8))
 def test_incremental_equals_from_scratch(wiring: Wiring, edits: list[Edits]) -> None:
     graph, tables, _ = wiring.graph()
@@ -168,6 +173,7 @@ def test_incremental_equals_from_scratch(wiring: Wiring, edits: list[Edits]) -> 
     assert graph.rebuild().tables == ()
 
 
+@unhurried
 @given(wirings, st.lists(batches, max_size=6))
 def test_deltas_add_up_to_the_rows(wiring: Wiring, edits: list[Edits]) -> None:
     graph, tables, _ = wiring.graph()
@@ -182,6 +188,7 @@ def test_deltas_add_up_to_the_rows(wiring: Wiring, edits: list[Edits]) -> None:
     assert known == contents(graph, tables)
 
 
+@unhurried
 @given(wirings, st.lists(batches, max_size=4), st.randoms(use_true_random=False))
 def test_the_order_within_a_batch_changes_nothing(wiring: Wiring, edits: list[Edits], random: Any) -> None:
     graph, tables, calls = wiring.graph()
@@ -201,6 +208,7 @@ def test_the_order_within_a_batch_changes_nothing(wiring: Wiring, edits: list[Ed
     assert indexed(graph, tables) == indexed(other, other_tables)
 
 
+@unhurried
 @given(wirings, st.lists(batches, min_size=1, max_size=5))
 def test_each_unit_runs_at_most_once_a_commit_and_is_counted(wiring: Wiring, edits: list[Edits]) -> None:
     graph, tables, calls = wiring.graph()
@@ -246,6 +254,7 @@ def events(delta: Any, tables: Sequence[Rows]) -> set[tuple[str, str, Any]]:
     return found
 
 
+@unhurried
 @given(st.lists(plans, min_size=1, max_size=4), st.lists(batches, min_size=1, max_size=5))
 def test_a_row_runs_again_exactly_when_it_or_a_read_of_it_changed(chain: list[Plan], edits: list[Edits]) -> None:
     wiring = Wiring([Plan("derived", plan.sources[:1], plan.reads, plan.keys, plan.modulus) for plan in chain])
