@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from meshgw.emit.headers import edit_fields
 from meshgw.emit.protos import (
     DirectResponseAction,
     FractionalPercent,
+    PreviousHostsPredicate,
     RedirectAction,
     RetryPolicy,
     RouteAction,
     RuntimeFractionalPercent,
     WeightedCluster,
+    any_of,
     duration,
 )
-from meshgw.ir.route import Backend, Mirror, Redirect, Retry, Rule
+from meshgw.ir.route import Backend, Filters, Mirror, Redirect, Retry, Rule
 
 SAFE_RETRIES: Final = "connect-failure,refused-stream,reset-before-request"
 """Failures after which no backend has seen the request, so that any request may be sent again."""
-_SAFE_ATTEMPTS: Final = 2
+_SAFE_ATTEMPTS: Final = 3
+_HOST_ATTEMPTS: Final = 5
 NO_CLUSTER: Final = "none"
 """A cluster that never exists (clusters have slashes in their names): HTTP answers 500, connections are closed."""
 
@@ -87,6 +91,8 @@ def retry_policy(retry: Retry | None, per_try: int | None) -> RetryPolicy | None
             retry_on="connect-failure,refused-stream,reset" + (",retriable-status-codes" if retry.codes else ""),
             num_retries={"value": retry.attempts},
             retriable_status_codes=sorted(set(retry.codes)),
+            retry_host_predicate=[_other_host()],
+            host_selection_retry_max_attempts=_HOST_ATTEMPTS,
         )
         if retry.backoff:
             policy.retry_back_off.base_interval.CopyFrom(duration(retry.backoff))
@@ -96,36 +102,55 @@ def retry_policy(retry: Retry | None, per_try: int | None) -> RetryPolicy | None
 
 
 def safe_retries() -> RetryPolicy:
-    """Retries that cannot repeat a request."""
+    """Retries that cannot repeat a request.
+
+    Every virtual host has them, so they leave out what rules pay for: to look for an endpoint not yet tried costs Envoy
+    as much again for each virtual host of a changed RouteConfiguration.
+    """
     return RetryPolicy(retry_on=SAFE_RETRIES, num_retries={"value": _SAFE_ATTEMPTS})
 
 
-def forward(rule: Rule, backends: Sequence[Backend], mirrors: Iterable[Mirror]) -> RouteAction:
-    """Send to backends, of which at least one has a weight and a target."""
+def edits(backend: Backend) -> bool:
+    """Whether the backend has header changes of its own."""
+    filters = backend.filters
+    return filters is not None and (filters.request is not None or filters.response is not None)
+
+
+@cache
+def _other_host() -> RetryPolicy.RetryHostPredicate:
+    return RetryPolicy.RetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=any_of(PreviousHostsPredicate())
+    )
+
+
+def forward(rule: Rule, backends: Sequence[Backend], filters: Filters) -> RouteAction:
+    """Send to backends, of which at least one has a weight and a target.
+
+    If one of them changes headers, all of them carry the header changes of `filters` too, and the route must not: Envoy
+    would apply the route's last.
+    """
     action = RouteAction(timeout=duration(rule.timeout or 0))
     first = backends[0]
-    if len(backends) == 1 and first.target is not None and not _edits(first):
+    if len(backends) == 1 and first.target is not None and not edits(first):
         action.cluster = first.target.cluster
     else:
-        action.weighted_clusters.CopyFrom(_weighted(backends))
+        action.weighted_clusters.CopyFrom(_weighted(backends, filters))
         if any(backend.target is None for backend in backends):
             action.cluster_not_found_response_code = RouteAction.INTERNAL_SERVER_ERROR
     policy = retry_policy(rule.retry, rule.backend_timeout)
     if policy is not None:
         action.retry_policy.CopyFrom(policy)
-    for mirror in mirrors:
+    for mirror in filters.mirrors:
         _add_mirror(action, mirror)
     return action
 
 
-def _edits(backend: Backend) -> bool:
-    return backend.filters is not None and (backend.filters.request is not None or backend.filters.response is not None)
-
-
-def _weighted(backends: Sequence[Backend]) -> WeightedCluster:
+def _weighted(backends: Sequence[Backend], outer: Filters) -> WeightedCluster:
     weighted = WeightedCluster()
+    together = any(map(edits, backends))
     for backend in backends:
-        fields = edit_fields(backend.filters.request, backend.filters.response) if backend.filters else {}
+        own = backend.filters or Filters()
+        fields = edit_fields((outer.request, own.request), (outer.response, own.response)) if together else {}
         weighted.clusters.add(
             name=NO_CLUSTER if backend.target is None else backend.target.cluster,
             weight={"value": backend.weight},

@@ -9,9 +9,8 @@ from typing import Final
 import re2
 
 from meshgw.ir.route import Backend, Filters, HeaderEdit, Match, PathEdit, PathKind, Redirect, Rewrite, Rule
+from meshgw.names import REGEX_PROGRAM_SIZE
 
-MAX_PROGRAM_SIZE: Final = 100
-"""Envoy's default limit on the size of a compiled regular expression (`re2.max_program_size.error_level`)."""
 MAX_HEADER: Final = 16384
 MAX_WEIGHTS: Final = 2**32 - 1
 
@@ -47,7 +46,7 @@ def regex(value: str) -> bool:
         program = re2.compile(value, options)
     except re2.error:
         return False
-    return int(program.programsize) <= MAX_PROGRAM_SIZE
+    return int(program.programsize) <= REGEX_PROGRAM_SIZE
 
 
 def match(value: Match) -> bool:

@@ -13,7 +13,9 @@ from meshgw.emit.protos import (
     RouteConfiguration,
     Secret,
 )
-from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, Resource
+from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, SHORT_NAMES, Resource
+from meshgw.emit.tables import RESOURCES
+from meshgw.engine import View
 
 REDACTED: Final = "[redacted]"
 
@@ -38,3 +40,12 @@ def reveal(resource: Resource) -> dict[str, Any]:
     """Return the same with private keys: for a configuration that is to run, never for display."""
     message = _MESSAGES[resource.type_url].FromString(resource.body)
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def render_resources(view: View) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return every Gateway's resources by discovery service (LDS, RDS, CDS, EDS, SDS), all in order of name."""
+    gateways: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for key, resource in view.all(RESOURCES):
+        services = gateways.setdefault(str(key.gateway), {})
+        services.setdefault(SHORT_NAMES[key.type_url], []).append(dump(resource))
+    return gateways

@@ -7,24 +7,29 @@ from typing import Any, Final
 from meshgw.emit import checks
 from meshgw.emit.protos import (
     AnyMessage,
-    AuthorizationRequest,
-    AuthorizationResponse,
     BoolValue,
     BufferSettings,
-    CheckSettings,
+    Composite,
     CookieBasedSessionState,
     CorsPolicy,
-    ExtAuthzPerRoute,
+    ExecuteFilterAction,
+    ExtAuthz,
+    ExtensionWithMatcher,
+    ExtensionWithMatcherPerRoute,
     GrpcService,
     HeaderBasedSessionState,
     HttpService,
     HttpUri,
     ListStringMatcher,
+    Matcher,
+    Message,
     RegexMatcher,
+    SkipFilter,
     StatefulSession,
     StatefulSessionPerRoute,
     StringMatcher,
     TypedExtensionConfig,
+    XdsExtension,
     any_of,
     duration,
 )
@@ -32,7 +37,8 @@ from meshgw.ir.route import Cors, ExternalAuth, Filters, SessionPersistence
 
 CORS: Final = "envoy.filters.http.cors"
 STATEFUL_SESSION: Final = "envoy.filters.http.stateful_session"
-EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
+EXT_AUTHZ: Final = "meshgw.ext_authz"
+"""A place that routes fill: an override of a filter that is there could not say which headers it sends."""
 ROUTER: Final = "envoy.filters.http.router"
 
 _AUTH_TIMEOUT: Final = 10_000
@@ -95,34 +101,44 @@ def sticky_session(session: SessionPersistence) -> StatefulSessionPerRoute:
     )
 
 
-def authorization(auth: ExternalAuth) -> ExtAuthzPerRoute:
-    """The service asked before each request; a request that it cannot answer for is denied."""
-    settings = CheckSettings()
-    if auth.max_body:
-        settings.with_request_body.CopyFrom(BufferSettings(max_request_bytes=auth.max_body))
-    else:
-        settings.disable_request_body_buffering = True
-    cluster = auth.target.cluster
-    if auth.grpc:
-        settings.grpc_service.CopyFrom(
-            GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=cluster), timeout=duration(_AUTH_TIMEOUT))
-        )
-    else:
-        settings.http_service.CopyFrom(_http_service(auth, cluster))
-    return ExtAuthzPerRoute(check_settings=settings)
-
-
-def _http_service(auth: ExternalAuth, cluster: str) -> HttpService:
-    service = HttpService(
-        server_uri=HttpUri(uri=f"http://{auth.target.name}", cluster=cluster, timeout=duration(_AUTH_TIMEOUT)),
-        path_prefix=auth.path,
+def no_authorization() -> ExtensionWithMatcher:
+    """What the listener has in the place: nothing."""
+    return ExtensionWithMatcher(
+        extension_config=TypedExtensionConfig(name="envoy.filters.http.composite", typed_config=any_of(Composite())),
+        xds_matcher=_always("skip", SkipFilter()),
     )
+
+
+def authorization(auth: ExternalAuth) -> ExtensionWithMatcherPerRoute:
+    """The service asked before each request; a request that it cannot answer for is denied."""
+    config = ExtAuthz(clear_route_cache=False)
+    if auth.grpc:
+        config.grpc_service.CopyFrom(_grpc_service(auth.target.cluster))
+    else:
+        config.http_service.CopyFrom(_http_service(auth))
     if auth.request_headers:
-        service.authorization_request.CopyFrom(AuthorizationRequest(allowed_headers=_names(auth.request_headers)))
+        config.allowed_headers.CopyFrom(_names(auth.request_headers))
+    if auth.max_body:
+        config.with_request_body.CopyFrom(BufferSettings(max_request_bytes=auth.max_body))
+    run = ExecuteFilterAction(
+        typed_config=TypedExtensionConfig(name="envoy.filters.http.ext_authz", typed_config=any_of(config))
+    )
+    return ExtensionWithMatcherPerRoute(xds_matcher=_always("run", run))
+
+
+def _always(name: str, action: Message) -> Matcher:
+    return Matcher(on_no_match=Matcher.OnMatch(action=XdsExtension(name=name, typed_config=any_of(action))))
+
+
+def _grpc_service(cluster: str) -> GrpcService:
+    return GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=cluster), timeout=duration(_AUTH_TIMEOUT))
+
+
+def _http_service(auth: ExternalAuth) -> HttpService:
+    uri = HttpUri(uri=f"http://{auth.target.name}", cluster=auth.target.cluster, timeout=duration(_AUTH_TIMEOUT))
+    service = HttpService(server_uri=uri, path_prefix=auth.path)
     if auth.response_headers:
-        service.authorization_response.CopyFrom(
-            AuthorizationResponse(allowed_upstream_headers=_names(auth.response_headers))
-        )
+        service.authorization_response.allowed_upstream_headers.CopyFrom(_names(auth.response_headers))
     return service
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from heapq import merge
 from typing import Final
 
@@ -87,7 +87,7 @@ def _order(fragment: Fragment) -> tuple[object, ...]:
     return fragment.order
 
 
-@lru_cache(maxsize=1)
+@cache
 def _misdirected() -> bytes:
     return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(421))))
 
@@ -98,7 +98,7 @@ def _guard(view: View, config: RouteConfigKey) -> bytes:
     return b"" if guard is None else guard
 
 
-@lru_cache(maxsize=1)
+@cache
 def _absent() -> bytes:
     """What no route takes has a route too, so that authorization, which is the routes' to configure, comes first."""
     return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(404))))

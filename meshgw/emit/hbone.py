@@ -1,7 +1,8 @@
 """The sending half of HBONE: one internal listener per Gateway that turns a connection into a verified tunnel.
 
 A cluster hands a connection over with the endpoint's metadata. The listener opens an HTTP/2 CONNECT over mutual TLS to
-the endpoint's address, port 15008, and the far end must prove the very identity that the endpoint's workload has.
+the endpoint's address, port 15008, and the far end must prove the very identity that the endpoint's workload has. A
+connection that comes without one fails.
 """
 
 from __future__ import annotations
@@ -44,14 +45,18 @@ from meshgw.names import HBONE_PORT, LISTENER_CONNECT_ORIGINATE, SDS_MESH_ROOTS,
 from meshgw.resolve.tables import SETTINGS, SINGLE
 
 __all__ = [
+    "STATE_IDENTITY",
     "emit_originate",
     "group_originate",
+    "mesh_context",
     "mesh_tls",
     "originate_cluster",
     "originate_listener",
     "trusted_identities",
 ]
 
+STATE_IDENTITY: Final = "meshgw.identity"
+"""Filter state that says who the far end must be, where no endpoint's metadata does."""
 _UPSTREAM_SANS: Final = "envoy.network.upstream_subject_alt_names"
 _WINDOW: Final = 1_048_576
 
@@ -72,11 +77,16 @@ def emit_originate(
 
 
 def originate_listener() -> Listener:
-    """The internal listener. Every tunnelled endpoint brings the identity that overrides the cluster's wider check."""
+    """The internal listener. Every connection brings the identity that the far end must prove.
+
+    It comes as the endpoint's metadata, or as filter state from a chain that knows the workload. A connection that has
+    neither gets the text for nothing, "-", which nobody can prove.
+    """
     state: Any = NetworkSetFilterState()
+    state.on_new_connection.add(object_key=_UPSTREAM_SANS, format_string=_text(f"%DYNAMIC_METADATA({MESHGW}:san)%"))
     state.on_new_connection.add(
         object_key=_UPSTREAM_SANS,
-        format_string=_text(f"%DYNAMIC_METADATA({MESHGW}:san)%"),
+        format_string=_text(f"%FILTER_STATE({STATE_IDENTITY}:PLAIN)%", omit_empty=True),
         skip_if_empty=True,
     )
     proxy = TcpProxy(
@@ -126,21 +136,22 @@ def originate_cluster(settings: Settings) -> Cluster:
 
 
 def mesh_tls(settings: Settings) -> TransportSocket:
-    """Mutual TLS as the mesh speaks it, from our certificate to any identity of our trust domains.
-
-    The listener narrows that to one identity per connection.
-    """
-    context = UpstreamTlsContext(
-        common_tls_context=CommonTlsContext(
-            tls_params=TlsParameters(
-                tls_minimum_protocol_version=TlsParameters.TLSv1_3, tls_maximum_protocol_version=TlsParameters.TLSv1_3
-            ),
-            alpn_protocols=["h2"],
-            tls_certificate_sds_secret_configs=[sds(SDS_WORKLOAD_CERTIFICATE)],
-        )
-    )
-    validate(context.common_tls_context, SDS_MESH_ROOTS, trusted_identities(settings))
+    """Mutual TLS to identities of our trust domains; the one that a connection brings is demanded besides."""
+    context = UpstreamTlsContext(common_tls_context=mesh_context(trusted_identities(settings)))
     return transport_socket("envoy.transport_sockets.tls", context)
+
+
+def mesh_context(peers: CertificateValidationContext) -> CommonTlsContext:
+    """TLS as the mesh speaks it: version 1.3, HTTP/2, our own certificate, and a condition on who the peer is."""
+    context = CommonTlsContext(
+        tls_params=TlsParameters(
+            tls_minimum_protocol_version=TlsParameters.TLSv1_3, tls_maximum_protocol_version=TlsParameters.TLSv1_3
+        ),
+        alpn_protocols=["h2"],
+        tls_certificate_sds_secret_configs=[sds(SDS_WORKLOAD_CERTIFICATE)],
+    )
+    validate(context, SDS_MESH_ROOTS, peers)
+    return context
 
 
 def trusted_identities(settings: Settings) -> CertificateValidationContext:
@@ -151,7 +162,7 @@ def trusted_identities(settings: Settings) -> CertificateValidationContext:
     )
 
 
-def _text(format_string: str) -> SubstitutionFormatString:
-    built: Any = SubstitutionFormatString()
+def _text(format_string: str, *, omit_empty: bool = False) -> SubstitutionFormatString:
+    built: Any = SubstitutionFormatString(omit_empty_values=omit_empty)
     built.text_format_source.inline_string = format_string
     return built

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from meshgw.emit.action import NO_CLUSTER
-from meshgw.emit.filters import (
-    CORS,
-    EXT_AUTHZ_GRPC,
-    EXT_AUTHZ_HTTP,
-    ROUTER,
-    STATEFUL_SESSION,
-    grpc_service,
-    http_service,
-)
+from meshgw.emit.filters import CORS, EXT_AUTHZ, ROUTER, STATEFUL_SESSION, no_authorization
 from meshgw.emit.protos import (
     AccessLog,
     CidrRange,
     Cors,
-    ExtAuthz,
     Filter,
     Http2ProtocolOptions,
     HttpConnectionManager,
@@ -97,12 +87,7 @@ def http_filters(*before_router: HttpFilter) -> list[HttpFilter]:
         *before_router,
         http_filter(CORS, Cors()),
         http_filter(STATEFUL_SESSION, StatefulSession()),
-        HttpFilter(
-            name=EXT_AUTHZ_GRPC, typed_config=any_of(ExtAuthz(grpc_service=grpc_service(NO_CLUSTER))), disabled=True
-        ),
-        HttpFilter(
-            name=EXT_AUTHZ_HTTP, typed_config=any_of(ExtAuthz(http_service=http_service(NO_CLUSTER))), disabled=True
-        ),
+        http_filter(EXT_AUTHZ, no_authorization()),
         http_filter(ROUTER, Router(suppress_envoy_headers=True)),
     ]
 

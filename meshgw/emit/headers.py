@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from meshgw.emit.protos import HeaderValue, HeaderValueOption
@@ -10,6 +10,9 @@ from meshgw.ir.route import HeaderEdit, Rewrite
 
 _APPEND = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 _SET = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+Edits = Sequence[HeaderEdit | None]
 
 
 class HeaderFields(TypedDict, total=False):
@@ -21,15 +24,13 @@ class HeaderFields(TypedDict, total=False):
     response_headers_to_remove: list[str]
 
 
-def edit_fields(request: HeaderEdit | None, response: HeaderEdit | None) -> HeaderFields:
-    """The fields for these changes. Envoy removes before it adds, so what is removed is not added at all."""
+def edit_fields(request: Edits, response: Edits) -> HeaderFields:
+    """The fields for these changes, one edit after the other."""
     fields = HeaderFields()
-    if request is not None:
-        fields["request_headers_to_add"] = _additions(request)
-        fields["request_headers_to_remove"] = list(dict.fromkeys(request.remove))
-    if response is not None:
-        fields["response_headers_to_add"] = _additions(response)
-        fields["response_headers_to_remove"] = list(dict.fromkeys(response.remove))
+    if any(request):
+        fields["request_headers_to_add"], fields["request_headers_to_remove"] = _sequence(request)
+    if any(response):
+        fields["response_headers_to_add"], fields["response_headers_to_remove"] = _sequence(response)
     return fields
 
 
@@ -45,17 +46,25 @@ def host_of(*sources: HeaderEdit | Rewrite | None) -> str:
     return ""
 
 
-def _additions(edit: HeaderEdit) -> list[HeaderValueOption]:
-    removed = {name.lower() for name in edit.remove} | {"host"}
-    return [
-        *_options(edit.set, _SET, removed),
-        *_options(edit.add, _APPEND, removed),
-    ]
+def _sequence(edits: Edits) -> tuple[list[HeaderValueOption], list[str]]:
+    """What to add and what to remove. Envoy removes first, so what a later edit removes is not added at all."""
+    added: list[HeaderValueOption] = []
+    removed: dict[str, None] = {}
+    for edit in edits:
+        if edit is None:
+            continue
+        gone = {name.lower() for name in edit.remove}
+        removed.update(dict.fromkeys(sorted(gone)))
+        added = [option for option in added if option.header.key.lower() not in gone]
+        gone.add("host")
+        added += _options(edit.set, _SET, gone)
+        added += _options(edit.add, _APPEND, gone)
+    return added, list(removed)
 
 
-def _options(pairs: Iterable[tuple[str, str]], action: Any, removed: set[str]) -> Iterable[HeaderValueOption]:
+def _options(pairs: Iterable[tuple[str, str]], action: Any, gone: set[str]) -> Iterable[HeaderValueOption]:
     for name, value in pairs:
-        if name.lower() not in removed:
+        if name.lower() not in gone:
             yield HeaderValueOption(
                 header=HeaderValue(key=name, value=value.replace("%", "%%")),
                 append_action=action,

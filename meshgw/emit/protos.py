@@ -11,7 +11,7 @@ from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.core.v3.address_pb2 import Address, EnvoyInternalAddress, SocketAddress, TcpKeepalive
+from envoy.config.core.v3.address_pb2 import Address, CidrRange, EnvoyInternalAddress, SocketAddress, TcpKeepalive
 from envoy.config.core.v3.base_pb2 import (
     DataSource,
     HeaderValue,
@@ -50,15 +50,17 @@ from envoy.config.route.v3.route_components_pb2 import (
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
 from envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2 import InternalListener
+from envoy.extensions.common.matching.v3.extension_matcher_pb2 import (
+    ExtensionWithMatcher,
+    ExtensionWithMatcherPerRoute,
+)
+from envoy.extensions.filters.common.matcher.action.v3.skip_action_pb2 import SkipFilter
 from envoy.extensions.filters.common.set_filter_state.v3.value_pb2 import FilterStateValue
+from envoy.extensions.filters.http.composite.v3.composite_pb2 import Composite, ExecuteFilterAction
 from envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors, CorsPolicy
 from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import (
-    AuthorizationRequest,
-    AuthorizationResponse,
     BufferSettings,
-    CheckSettings,
     ExtAuthz,
-    ExtAuthzPerRoute,
     HttpService,
 )
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
@@ -87,6 +89,7 @@ from envoy.extensions.matching.common_inputs.network.v3.network_inputs_pb2 impor
     DestinationIPInput,
     DestinationPortInput,
 )
+from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
 from envoy.extensions.transport_sockets.internal_upstream.v3.internal_upstream_pb2 import InternalUpstreamTransport
 from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
@@ -121,17 +124,16 @@ __all__ = [
     "AggregatedConfigSource",
     "AnyMessage",
     "ApiVersion",
-    "AuthorizationRequest",
-    "AuthorizationResponse",
     "BoolValue",
     "Bootstrap",
     "BufferSettings",
     "CertificateValidationContext",
-    "CheckSettings",
+    "CidrRange",
     "CircuitBreakers",
     "Cluster",
     "ClusterLoadAssignment",
     "CommonTlsContext",
+    "Composite",
     "ConfigSource",
     "CookieBasedSessionState",
     "Cors",
@@ -145,8 +147,10 @@ __all__ = [
     "Duration",
     "Endpoint",
     "EnvoyInternalAddress",
+    "ExecuteFilterAction",
     "ExtAuthz",
-    "ExtAuthzPerRoute",
+    "ExtensionWithMatcher",
+    "ExtensionWithMatcherPerRoute",
     "Filter",
     "FilterChain",
     "FilterChainMatch",
@@ -193,6 +197,7 @@ __all__ = [
     "Percent",
     "Permission",
     "Policy",
+    "PreviousHostsPredicate",
     "Principal",
     "QueryParameterMatcher",
     "RawBuffer",
@@ -210,6 +215,7 @@ __all__ = [
     "RuntimeFractionalPercent",
     "SdsSecretConfig",
     "Secret",
+    "SkipFilter",
     "SocketAddress",
     "StatefulSession",
     "StatefulSessionPerRoute",

@@ -9,15 +9,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from meshgw.emit import checks
-from meshgw.emit.action import answer, forward, redirect_action, redirect_port
+from meshgw.emit.action import answer, edits, forward, redirect_action, redirect_port
 from meshgw.emit.filters import route_filters
-from meshgw.emit.headers import HeaderFields, edit_fields, host_of
+from meshgw.emit.headers import Edits, HeaderFields, edit_fields, host_of
 from meshgw.emit.match import MILLION, authority_has_port, build_match, path_cases
 from meshgw.emit.protos import Route, encode, field
 from meshgw.emit.tables import Fragment
 from meshgw.engine import View
 from meshgw.ir.keys import RouteConfigKey, RouteKey
-from meshgw.ir.route import Backend, Filters, HeaderEdit, HostEntry, HostKind, Match, Redirect, Rewrite, Rule
+from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, Match, Redirect, Rewrite, Rule
 from meshgw.ir.route import Route as CompiledRoute
 from meshgw.resolve.tables import ROUTES
 
@@ -95,9 +95,17 @@ def _answer(frame: _Frame, match: Match, status: int, below: int = 0) -> Iterato
     yield Route(name=frame.name, match=build_match(match, case.match, below=below), direct_response=answer(status))
 
 
-def _redirect(frame: _Frame, match: Match, filters: Filters, redirect: Redirect, below: int = 0) -> Iterator[Route]:
+def _redirect(
+    frame: _Frame,
+    match: Match,
+    filters: Filters,
+    redirect: Redirect,
+    *,
+    below: int = 0,
+    responses: Edits = (),
+) -> Iterator[Route]:
     always, if_given = redirect_port(redirect, port=frame.port, https=frame.https)
-    common: dict[str, Any] = {"name": frame.name, **edit_fields(None, filters.response)}
+    common: dict[str, Any] = {"name": frame.name, **edit_fields((), responses or (filters.response,))}
     configs = route_filters(filters, None)
     for case in path_cases(match.path, redirect.path):
         if if_given:
@@ -113,9 +121,11 @@ def _forward(
     frame: _Frame, match: Match, backends: Sequence[Backend], filters: Filters, below: int = 0
 ) -> Iterator[Route]:
     rule, rewrite = frame.rule, filters.rewrite
-    common: HeaderFields = edit_fields(filters.request, filters.response)
+    common = HeaderFields()
+    if not any(map(edits, backends)):
+        common = edit_fields((filters.request,), (filters.response,))
     configs = route_filters(filters, rule.session)
-    action = forward(rule, backends, filters.mirrors)
+    action = forward(rule, backends, filters)
     host = host_of(rewrite, filters.request)
     if host:
         action.host_rewrite_literal = host
@@ -165,8 +175,8 @@ def _split(frame: _Frame, match: Match, backends: Sequence[Backend]) -> Iterator
         own = backend.filters or Filters()
         filters = _merge(frame.rule.filters, own)
         if own.redirect is not None:
-            response = _concat(filters.response, own.response)
-            yield from _redirect(frame, match, msgspec.structs.replace(filters, response=response), own.redirect, below)
+            responses = (filters.response, own.response)
+            yield from _redirect(frame, match, filters, own.redirect, below=below, responses=responses)
         elif backend.target is None:
             yield from _answer(frame, match, 500, below)
         else:
@@ -183,12 +193,6 @@ def _merge(outer: Filters, own: Filters) -> Filters:
         mirrors=(*outer.mirrors, *own.mirrors),
         external_auth=own.external_auth or outer.external_auth,
     )
-
-
-def _concat(first: HeaderEdit | None, second: HeaderEdit | None) -> HeaderEdit | None:
-    if first is None or second is None:
-        return first or second
-    return HeaderEdit(set=first.set + second.set, add=first.add + second.add, remove=first.remove + second.remove)
 
 
 def _merge_rewrite(outer: Rewrite | None, own: Rewrite | None, host: str) -> Rewrite | None:

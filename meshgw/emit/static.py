@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from meshgw.emit.dump import reveal
 from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, Resource
+from meshgw.emit.tables import RESOURCES
+from meshgw.engine import View
+from meshgw.names import REGEX_PROGRAM_SIZE
 
 Document = dict[str, Any]
 
@@ -16,13 +19,20 @@ _INTERNAL_LISTENERS: Final = {
         "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
     },
 }
+_RUNTIME: Final = {
+    "name": "meshgw",
+    "static_layer": {
+        "re2.max_program_size.error_level": REGEX_PROGRAM_SIZE,
+        "re2.max_program_size.warn_level": REGEX_PROGRAM_SIZE,
+    },
+}
 
 
 def emit_static(resources: Iterable[Resource], *, node: str = "meshgw") -> Document:
     """Return the bootstrap document for the resources of one Gateway. It holds the Gateway's private keys.
 
-    A listener or cluster whose secrets do not exist yet is left out: over xDS it would wait for them, as a file it would
-    keep Envoy from starting.
+    A listener or cluster whose secrets do not exist yet is left out: over xDS it would wait for them, in a file
+    it would keep Envoy from starting.
     """
     found: dict[str, dict[str, Document]] = {}
     for resource in sorted(resources, key=lambda item: (item.type_url, item.name)):
@@ -47,7 +57,16 @@ def emit_static(resources: Iterable[Resource], *, node: str = "meshgw") -> Docum
         "node": {"id": node, "cluster": node},
         "static_resources": {name: items for name, items in static.items() if items},
         "bootstrap_extensions": [_INTERNAL_LISTENERS],
+        "layered_runtime": {"layers": [_RUNTIME]},
     }
+
+
+def render_static(view: View) -> dict[str, Document]:
+    """Return the bootstrap document of every Gateway that has resources, by namespace/name."""
+    gateways: dict[str, list[Resource]] = {}
+    for key, resource in view.all(RESOURCES):
+        gateways.setdefault(str(key.gateway), []).append(resource)
+    return {name: emit_static(resources, node=name) for name, resources in gateways.items()}
 
 
 def _complete(document: Document, secrets: Mapping[str, Document]) -> bool:
