@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from meshgw.api.meta import Key
 from meshgw.emit.action import answer
-from meshgw.emit.hbone import trusted_identities
+from meshgw.emit.hbone import mesh_context, trusted_identities
 from meshgw.emit.hcm import MAX_STREAMS, access_log, http_filter
 from meshgw.emit.listener import BUFFER_LIMIT, address
 from meshgw.emit.protos import (
-    CommonTlsContext,
     DownstreamTlsContext,
     Duration,
     Filter,
@@ -38,7 +37,6 @@ from meshgw.emit.protos import (
     RouteMatch,
     Router,
     StringMatcher,
-    TlsParameters,
     TransportSocket,
     ads,
     any_of,
@@ -50,7 +48,7 @@ from meshgw.emit.protos import VirtualHost as VirtualHostMessage
 from meshgw.emit.rbac import Place, authorization_filters, guards, peer_filter
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
 from meshgw.emit.tables import CONNECT_HOSTS, VirtualHost
-from meshgw.emit.tls import sds, transport_socket, validate
+from meshgw.emit.tls import transport_socket
 from meshgw.engine import View
 from meshgw.ir.gateway import Binding, Settings
 from meshgw.ir.mesh import AppProtocol, Authorization, WaypointPort, WaypointService, WaypointWorkload
@@ -58,8 +56,6 @@ from meshgw.names import (
     HBONE_PORT,
     LISTENER_CONNECT_TERMINATE,
     LISTENER_MAIN_INTERNAL,
-    SDS_MESH_ROOTS,
-    SDS_WORKLOAD_CERTIFICATE,
     STATE_CONNECT_AUTHORITY,
     STATE_LOCAL_PRINCIPAL,
     STATE_PEER_PRINCIPAL,
@@ -191,18 +187,9 @@ def connect_listener(binding: Binding, settings: Settings) -> Listener:
 
 
 def _tls(settings: Settings) -> TransportSocket:
-    """TLS 1.3 with a certificate of the mesh on both sides."""
-    context = DownstreamTlsContext(
-        common_tls_context=CommonTlsContext(
-            tls_params=TlsParameters(
-                tls_minimum_protocol_version=TlsParameters.TLSv1_3, tls_maximum_protocol_version=TlsParameters.TLSv1_3
-            ),
-            alpn_protocols=["h2"],
-            tls_certificate_sds_secret_configs=[sds(SDS_WORKLOAD_CERTIFICATE)],
-        )
-    )
+    """TLS with a certificate of the mesh on both sides."""
+    context = DownstreamTlsContext(common_tls_context=mesh_context(trusted_identities(settings)))
     context.require_client_certificate.value = True
-    validate(context.common_tls_context, SDS_MESH_ROOTS, trusted_identities(settings))
     return transport_socket("envoy.transport_sockets.tls", context)
 
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from meshgw.api.meta import Key
 from meshgw.emit.cluster import CONNECT_TIMEOUT, tunnel_socket
-from meshgw.emit.connect import ORIGINAL_DST, place, state
+from meshgw.emit.connect import ORIGINAL_DST, STRINGS, place, state
+from meshgw.emit.hbone import STATE_IDENTITY
 from meshgw.emit.hcm import access_log, connection_manager
 from meshgw.emit.listener import listener_filter
 from meshgw.emit.protos import (
@@ -135,7 +136,7 @@ def _workload_chain(row: WaypointWorkload) -> FilterChain:
     state_of_tunnel = NetworkSetFilterState(
         on_new_connection=[
             state(f"{ORIGINAL_DST}.local_ip", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-            state(_UPSTREAM_SANS, row.identity),
+            state(STATE_IDENTITY, row.identity, factory=STRINGS),
         ]
     )
     filters = [
