@@ -116,7 +116,7 @@ class Stage:
                 recomputed += 1
                 settle(unit, self._emit(unit, arguments, kept))
             if log or unit in reads:
-                self._link(unit, tuple(log if len(log) < 2 else dict.fromkeys(log)))
+                self._link(unit, (log[0],) if len(log) == 1 else tuple(dict.fromkeys(log)))
         raised = [*self._raised, *in_order(self._failed), *self._duplicates(fresh=True)]
         published = self.output.publish(sequence)
         faults.update(self._failed)
@@ -178,8 +178,9 @@ class Stage:
                 twice = DuplicateKeyError("emits one key twice: the first row counts")
                 self._failed[unit] = Fault(self.step.table.name, self.label(unit), twice)
                 emitted = dict(reversed(pairs))
-        if None in emitted.values():
-            emitted = {key: row for key, row in emitted.items() if row is not None}
+        for row in emitted.values():
+            if row is None:
+                return {key: row for key, row in emitted.items() if row is not None}
         return emitted
 
     def _recover(self, unit: Any, arguments: tuple[Any, ...], kept: Output, error: Exception) -> dict[Any, Any]:

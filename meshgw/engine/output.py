@@ -42,7 +42,7 @@ class Output:
         """Make these the rows of a unit."""
         pending, rows, owners, claims = self._pending, self._store.rows, self._owners, self._claims
         keys, before = tuple(emitted), self._keys_of(unit)
-        if keys != before:
+        if keys != before and (before or keys != (unit,)):  # a new unit under its own key needs no note
             self._move(unit, before, keys)
         for key, row in emitted.items():
             held = pending[key] if key in pending else rows.get(key)
