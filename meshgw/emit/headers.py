@@ -47,7 +47,10 @@ def host_of(*sources: HeaderEdit | Rewrite | None) -> str:
 
 
 def _sequence(edits: Edits) -> tuple[list[HeaderValueOption], list[str]]:
-    """What to add and what to remove. Envoy removes first, so what a later edit removes is not added at all."""
+    """What to add and what to remove.
+
+    Envoy removes, then sets, then appends, whatever their order: what a later edit removes or sets is not added before.
+    """
     added: list[HeaderValueOption] = []
     removed: dict[str, None] = {}
     for edit in edits:
@@ -55,7 +58,8 @@ def _sequence(edits: Edits) -> tuple[list[HeaderValueOption], list[str]]:
             continue
         gone = {name.lower() for name in edit.remove}
         removed.update(dict.fromkeys(sorted(gone)))
-        added = [option for option in added if option.header.key.lower() not in gone]
+        replaced = gone | {name.lower() for name, _value in edit.set}
+        added = [option for option in added if option.header.key.lower() not in replaced]
         gone.add("host")
         added += _options(edit.set, _SET, gone)
         added += _options(edit.add, _APPEND, gone)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
+
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.emit.static import emit_static
 from meshgw.emit.tables import RESOURCES
@@ -21,7 +22,7 @@ from meshgw.ir.gateway import Binding, Settings
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
 from meshgw.standalone.facts import read_text
-
+from tests.rig.backends import Backends, EchoBackend
 from tests.rig.clients import Headers, HttpClient, HttpVersion, Response, Target, tcp
 from tests.rig.envoy import RunningEnvoy, run_static
 from tests.rig.tls import ClientTls
@@ -180,6 +181,8 @@ class Site:
         self.envoy, self.graph, self.address = envoy, graph, address
         self.problems = problems
         """What reading the text found."""
+        self.backends: dict[str, EchoBackend] = {}
+        """The echo backends that `site` started, by the name of their Service."""
         self._clients = contextlib.AsyncExitStack()
         self._plain: dict[int, HttpClient] = {}
 
@@ -262,3 +265,25 @@ async def serve(
             yield site
         finally:
             await site.close()
+
+
+@contextlib.asynccontextmanager
+async def site(
+    address: str, backends: Backends, *documents: Manifest, names: Iterable[str] = ("a", "b")
+) -> AsyncIterator[Site]:
+    """Run the Gateway `gw` of these objects beside Services of these names, each with an echo backend."""
+    started = {name: await backends.echo(name) for name in names}
+    services = [service(name, pod.address) for name, pod in started.items()]
+    async with serve(address, *documents, services) as served:
+        served.backends = started
+        yield served
+
+
+def to(name: str, *matches: Document, **rule: object) -> Document:
+    """Return a rule that sends what matches (everything, without matches) to a Service."""
+    return {"matches": list(matches) or [{}], "backendRefs": [{"name": name, "port": 80}], **rule}
+
+
+def path(kind: str, value: str, **match: object) -> Document:
+    """Return a match of a path."""
+    return {"path": {"type": kind, "value": value}, **match}
