@@ -97,7 +97,7 @@ class Output:
                 self._award(key, claims)
         if keys and keys != (unit,):
             self._keys[unit] = keys
-        elif before:
+        else:
             self._keys.pop(unit, None)
 
     def _contest(self, key: Any, held: Any, unit: Any, row: Any) -> None:
