@@ -23,7 +23,7 @@ from meshgw.ir.route import Backend, Filters, Mirror, Redirect, Retry, Rule
 
 SAFE_RETRIES: Final = "connect-failure,refused-stream,reset-before-request"
 """Failures after which no backend has seen the request, so that any request may be sent again."""
-_SAFE_ATTEMPTS: Final = 3
+_SAFE_ATTEMPTS: Final = 2
 _HOST_ATTEMPTS: Final = 5
 NO_CLUSTER: Final = "none"
 """A cluster that never exists (clusters have slashes in their names): HTTP answers 500, connections are closed."""

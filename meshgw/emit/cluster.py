@@ -31,7 +31,8 @@ from meshgw.ir import backend as ir
 from meshgw.ir.backend import UpstreamProtocol
 from meshgw.ir.keys import ClusterKey, ResourceKey
 
-CONNECT_TIMEOUT: Final = 5_000
+CONNECT_TIMEOUT: Final = 3_000
+"""Milliseconds, TLS included. Three attempts together stay below the usual patience of clients."""
 BUFFER_LIMIT: Final = 32_768
 ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 """Host metadata whose `local` is the address that a tunnel asks for."""
