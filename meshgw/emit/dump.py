@@ -39,7 +39,18 @@ def dump(resource: Resource) -> dict[str, Any]:
 def reveal(resource: Resource) -> dict[str, Any]:
     """Return the same with private keys: for a configuration that is to run, never for display."""
     message = _MESSAGES[resource.type_url].FromString(resource.body)
-    return MessageToDict(message, preserving_proto_field_name=True)
+    document: dict[str, Any] = _ordered(MessageToDict(message, preserving_proto_field_name=True))
+    return document
+
+
+_FIRST: Final = {"@type": 0, "name": 1}
+
+
+def _ordered(value: Any) -> Any:
+    """Plain mappings in one order: that of protobuf maps differs from process to process."""
+    if isinstance(value, dict):
+        return {name: _ordered(value[name]) for name in sorted(value, key=lambda name: (_FIRST.get(name, 2), name))}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
 def render_resources(view: View) -> dict[str, dict[str, list[dict[str, Any]]]]:
