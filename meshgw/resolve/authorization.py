@@ -292,7 +292,7 @@ def _principals(value: str, aliases: _Aliases) -> Iterable[str]:
 def _ports(values: Iterable[str], field: str) -> tuple[int, ...]:
     ports = set()
     for value in values:
-        if not value.isdecimal() or not 0 < int(value) < 65536:
+        if not (value.isascii() and value.isdecimal()) or not 0 < int(value) < 65536:
             raise _UnsupportedError(field, f"{value} is not a port")
         ports.add(int(value))
     return tuple(sorted(ports))
