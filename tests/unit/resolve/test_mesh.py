@@ -179,7 +179,7 @@ def test_the_waypoints_own_service_and_pods_are_not_behind_it() -> None:
     ("traffic", "takes_service", "takes_pod"),
     [("service", True, False), ("workload", False, True), ("all", True, True), ("none", False, False)],
 )
-def test_waypoint_for_decides_which_traffic_is_taken(traffic: str, takes_service: bool, takes_pod: bool) -> None:  # noqa: FBT001
+def test_waypoint_for_decides_which_traffic_is_taken(*, traffic: str, takes_service: bool, takes_pod: bool) -> None:
     graph = world(service(), pod("app", "10.1.0.1", labels=f"{{{BEHIND}}}"), traffic=traffic)
     key = Key("default", "app")
     assert (bound(graph) is not None) is takes_service
