@@ -7,14 +7,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from meshgw.api import registry
 from meshgw.api.check import Problem, check
 from meshgw.api.core import ConfigMap, Secret
 from meshgw.api.defaults import DEFAULT_NAMESPACE, apply_defaults
 from meshgw.api.fields import FieldPath, null_fields, unknown_fields, without_nulls
 from meshgw.api.istio import AuthorizationPolicy
 from meshgw.api.meta import Key, ObjectRef, Resource
-from meshgw.api.registry import Kind
+from meshgw.api.registry import REGISTRY, Kind, Registry
 from meshgw.api.scalars import PATTERN_NAMES
 
 _ERROR: Final = re.compile(r"^(?P<message>.*?)(?: - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`)?\Z", re.DOTALL)
@@ -44,27 +43,27 @@ class Decoded(Struct, frozen=True, kw_only=True):
         return self.ref.key
 
 
-def decode(document: bytes | str | Mapping[str, Any]) -> Decoded:
+def decode(document: bytes | str | Mapping[str, Any], registry: Registry = REGISTRY) -> Decoded:
     """The typed object of a JSON text or of a mapping of plain values, with defaults applied and rules checked."""
     try:
         if isinstance(document, bytes | str):
             document = msgspec.json.decode(document)
         if not isinstance(document, Mapping):
             return _refused(Decoded(), "", "a document must be an object with apiVersion and kind")
-        return _decode(document)
+        return _decode(document, registry)
     except RecursionError:
         return _refused(Decoded(), "", "is nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _refused(Decoded(), "", str(error))
 
 
-def _decode(document: Mapping[str, Any]) -> Decoded:
-    seen = _identify(document)
+def _decode(document: Mapping[str, Any], registry: Registry) -> Decoded:
+    seen = _identify(document, registry)
     for field in ("apiVersion", "kind"):
         if not isinstance(document.get(field), str) or not document[field]:
             return _refused(seen, field, "is required, as text")
     if seen.kind is None:
-        return _of_unknown_kind(seen)
+        return _of_unknown_kind(seen, registry)
     try:
         resource, nulls = _convert(seen.kind, document)
     except msgspec.ValidationError as error:
@@ -86,7 +85,7 @@ def _decode(document: Mapping[str, Any]) -> Decoded:
     )
 
 
-def _identify(document: Mapping[str, Any]) -> Decoded:
+def _identify(document: Mapping[str, Any], registry: Registry) -> Decoded:
     api_version, name = _text(document, "apiVersion"), _text(document, "kind")
     kind = registry.lookup(api_version, name)
     metadata = document.get("metadata")
@@ -107,7 +106,7 @@ def _refused(seen: Decoded, field: FieldPath, message: str) -> Decoded:
     return msgspec.structs.replace(seen, problems=(Problem(object=seen.ref, field=field, message=message),))
 
 
-def _of_unknown_kind(seen: Decoded) -> Decoded:
+def _of_unknown_kind(seen: Decoded, registry: Registry) -> Decoded:
     namesake = registry.by_name(seen.ref.kind)
     group = seen.api_version.rpartition("/")[0]
     if namesake is None or namesake.group != group:

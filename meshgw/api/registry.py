@@ -1,7 +1,6 @@
 """The one list of kinds: what is decoded, watched and checked for permissions."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -111,29 +110,39 @@ KINDS: Final[tuple[Kind, ...]] = (
     ),
 )
 
-_BY_API_VERSION: Final[Mapping[tuple[str, str], Kind]] = MappingProxyType(
-    {
-        (f"{kind.group}/{version}" if kind.group else version, kind.name): kind
-        for kind in KINDS
-        for version in kind.versions
-    }
-)
-_BY_NAME: Final[Mapping[str, Kind]] = MappingProxyType({kind.name: kind for kind in KINDS})
-_BY_STRUCT: Final[Mapping[type[Resource], Kind]] = MappingProxyType({kind.struct: kind for kind in KINDS})
-GROUPS: Final = frozenset(kind.group for kind in KINDS)
-"""The API groups that have a known kind."""
+
+class Registry:
+    """Kinds by the names that documents use; names are unique within one registry."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self.kinds: Final = tuple(kinds)
+        self.groups: Final = frozenset(kind.group for kind in self.kinds)
+        self._by_api_version: Final = {
+            (f"{kind.group}/{version}" if kind.group else version, kind.name): kind
+            for kind in self.kinds
+            for version in kind.versions
+        }
+        self._by_name: Final = {kind.name: kind for kind in self.kinds}
+        self._by_struct: Final = {kind.struct: kind for kind in self.kinds}
+        if len(self._by_name) != len(self.kinds):
+            raise ValueError("two kinds have one name")
+
+    def with_kinds(self, kinds: Iterable[Kind]) -> "Registry":
+        """A registry that knows these kinds too."""
+        return Registry((*self.kinds, *kinds))
+
+    def lookup(self, api_version: str, name: str) -> Kind | None:
+        """The kind of that ``apiVersion`` and ``kind``, or None."""
+        return self._by_api_version.get((api_version, name))
+
+    def by_name(self, name: str) -> Kind | None:
+        """The kind of that name, whatever its version."""
+        return self._by_name.get(name)
+
+    def kind_of(self, resource: Resource) -> Kind:
+        """The kind of a typed object; KeyError for a struct that is not registered."""
+        return self._by_struct[type(resource)]
 
 
-def lookup(api_version: str, name: str) -> Kind | None:
-    """The kind of that ``apiVersion`` and ``kind``, or None."""
-    return _BY_API_VERSION.get((api_version, name))
-
-
-def by_name(name: str) -> Kind | None:
-    """The kind of that name, whatever its version; names are unique among ``KINDS``."""
-    return _BY_NAME.get(name)
-
-
-def kind_of(resource: Resource) -> Kind:
-    """The kind of a typed object; KeyError for a struct that is not registered."""
-    return _BY_STRUCT[type(resource)]
+REGISTRY: Final = Registry(KINDS)
+"""The kinds that are always read; policy features add theirs."""

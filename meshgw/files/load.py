@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
 from meshgw.api.meta import ObjectRef, Resource
-from meshgw.files.scan import STDIN, Scan, Signature, is_unsettled, normalise, scan
+from meshgw.api.registry import REGISTRY, Registry
+from meshgw.files.scan import STDIN, Change, Scan, Signature, is_unsettled, normalise, scan
 from meshgw.files.source import (
     DUPLICATE,
     UNKNOWN_KIND,
@@ -49,7 +51,7 @@ class Located(NamedTuple):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """What is in force after a load.
+    """What is in force after a load; ``objects`` is a view that later loads change.
 
     ``changed`` holds what this load changed, with None for objects that left. ``retained`` are the
     objects in force although their definition is now broken. ``refused`` are those defined with the
@@ -98,9 +100,16 @@ class Loader:
     below each the names in theirs.
     """
 
-    def __init__(self, paths: Sequence[str | PathLike[str]], *, read_stdin: Callable[[], bytes] = _read_stdin) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | PathLike[str]],
+        *,
+        registry: Registry = REGISTRY,
+        read_stdin: Callable[[], bytes] = _read_stdin,
+    ) -> None:
         self.paths: Final = normalise(paths)
-        self._decoder = Decoder()
+        self._registry = registry
+        self._decoder = Decoder(registry)
         self._read_stdin = read_stdin
         self._files: dict[str, _File] = {}
         self._order: dict[str, tuple[int, tuple[str, ...]]] = {}
@@ -113,31 +122,50 @@ class Loader:
         self._duplicates: dict[ObjectId, tuple[FileProblem, ...]] = {}
         self._unknown: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
         self._scan_errors: dict[str, str] = {}
+        self._seen: Scan | None = None
+        self._open: set[str] = set()  # files that every load reads again: too young, or not to be read
 
     @property
     def decoded(self) -> int:
         """How many documents were decoded so far."""
         return self._decoder.decoded
 
-    def load(self, found: Scan | None = None) -> Loaded:
-        """What is in force now; ``found`` saves looking at the files again."""
-        if found is None:
-            found = scan(self.paths)
-        self._scan_errors = found.errors
+    def load(self, found: Scan | Change | None = None) -> Loaded:
+        """What is in force now; ``found`` saves looking at the files again.
+
+        A change since the scan of the load before saves comparing them too: it costs its own files and no more.
+        """
+        change = found if isinstance(found, Change) else Change(found or scan(self.paths))
+        now = change.now
+        suspects = change.files | self._open if change.before and change.before is self._seen else self._suspects(now)
+        self._seen, self._scan_errors = now, now.errors
         touched: set[ObjectId] = set()
-        for path in sorted(self._files.keys() - found.files.keys()):
-            touched |= self._lose(path)
-        for path, signature in found.files.items():
-            known = self._files.get(path)
-            if known is None or known.signature != signature:
+        for path in sorted(suspects):
+            signature = now.files.get(path)
+            if signature is not None:
                 touched |= self._read(path, signature)
+            elif path in self._files:
+                touched |= self._lose(path)
+            file = self._files.get(path)
+            if file is not None and file.signature is None:
+                self._open.add(path)
+            else:
+                self._open.discard(path)
         changed = self._settle(touched)
         return Loaded(
-            objects=self._objects.copy(),
+            objects=MappingProxyType(self._objects),
             problems=self._all_problems(),
             retained=_refs(self._retained),
             refused=_refs(self._refused),
             changed=changed,
+        )
+
+    def _suspects(self, found: Scan) -> set[str]:
+        """The files that are not as they were last read, or were not read."""
+        files = self._files
+        gone = files.keys() - found.files.keys()
+        return gone.union(
+            path for path, signature in found.files.items() if path not in files or files[path].signature != signature
         )
 
     def _read(self, path: str, signature: Signature) -> set[ObjectId]:
@@ -169,7 +197,8 @@ class Loader:
         ]
         if not missing or source.is_blind():
             return frozenset(missing)
-        new, present = source.namesakes(before.source), source.namesakes(None)
+        groups = self._registry.groups
+        new, present = source.namesakes(before.source, groups), source.namesakes(None, groups)
         return frozenset(
             identity
             for identity in missing

@@ -1,7 +1,7 @@
 """The objects of one file: documents decoded once per text, with the lines they stand on."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from meshgw.api.decode import Decoded, decode
 from meshgw.api.meta import Key, ObjectRef, Resource
-from meshgw.api.registry import GROUPS, by_name
+from meshgw.api.registry import REGISTRY, Registry
 from meshgw.files.document import Chunk, DocumentError, parse_json, parse_yaml, split
 
 BROKEN_YAML: Final = "MG9101"
@@ -137,15 +137,15 @@ class Source(NamedTuple):
             for _, document in self.documents
         )
 
-    def namesakes(self, before: "Source | None") -> set[Key]:
-        """Names in documents that are new here and whose kind looks mistyped: unknown, but of a known group."""
+    def namesakes(self, before: "Source | None", groups: Container[str]) -> set[Key]:
+        """Names in documents that are new here and whose kind looks mistyped: unknown, but of one of these groups."""
         old = {id(document) for _, document in before.documents} if before else set()
         return {
             item.decoded.key
             for _, document in self.documents
             if id(document) not in old
             for item in document.items
-            if is_unknown_kind(item.decoded) and item.decoded.api_version.rpartition("/")[0] in GROUPS
+            if is_unknown_kind(item.decoded) and item.decoded.api_version.rpartition("/")[0] in groups
         }
 
 
@@ -157,8 +157,9 @@ def is_unknown_kind(decoded: Decoded) -> bool:
 class Decoder:
     """Decodes texts, each only once as long as some file still holds it; ``decoded`` counts the documents."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry = REGISTRY) -> None:
         self.decoded = 0
+        self._registry = registry
         self._documents: WeakValueDictionary[bytes, Document] = WeakValueDictionary()
 
     def read(self, path: str, data: bytes) -> Source:
@@ -177,7 +178,7 @@ class Decoder:
         digest = blake2b(text.encode(), digest_size=16, person=b"json" if json else b"yaml").digest()
         document = self._documents.get(digest)
         if document is None:
-            document = _read(text, json=json)
+            document = _read(text, self._registry, json=json)
             self.decoded += 1
             self._documents[digest] = document
         return document
@@ -187,30 +188,30 @@ def _chunks(text: str) -> Iterator[Chunk]:
     return (chunk for chunk in split(text) if not chunk.text.isspace())
 
 
-def _read(text: str, *, json: bool) -> Document:
+def _read(text: str, registry: Registry, *, json: bool) -> Document:
     try:
         value = parse_json(text) if json else parse_yaml(text)
     except DocumentError as error:
         return Document((), error)
     if value is None:
         return Document(())
-    found = [(path, decode(item)) for path, item in _objects(value, "")]
+    found = [(path, decode(item, registry)) for path, item in _objects(value, "", registry)]
     plain = len(found) == 1 and not found[0][0] and found[0][1].object is not None and not found[0][1].unknown_fields
     lines = {"": _first_line(text)} if plain else _lines(text)
     return Document(tuple(_item(path, decoded, lines) for path, decoded in found))
 
 
-def _objects(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _objects(value: Any, path: str, registry: Registry) -> Iterator[tuple[str, Any]]:
     """The objects in a value, with their paths: itself, or the items of a list."""
-    if isinstance(value, dict) and isinstance(value.get("items"), list) and _is_list(value.get("kind")):
+    if isinstance(value, dict) and isinstance(value.get("items"), list) and _is_list(value.get("kind"), registry):
         for index, item in enumerate(value["items"]):
-            yield from _objects(item, f"{path}.items[{index}]".lstrip("."))
+            yield from _objects(item, f"{path}.items[{index}]".lstrip("."), registry)
     else:
         yield path, value
 
 
-def _is_list(kind: object) -> bool:
-    return isinstance(kind, str) and (kind == "List" or by_name(kind.removesuffix("List")) is not None)
+def _is_list(kind: object, registry: Registry) -> bool:
+    return isinstance(kind, str) and (kind == "List" or registry.by_name(kind.removesuffix("List")) is not None)
 
 
 def _lines(text: str) -> Mapping[str, int]:

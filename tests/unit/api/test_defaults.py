@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from meshgw.api import registry
 from meshgw.api.decode import decode
 from meshgw.api.defaults import apply_defaults, implicit_namespace
 from meshgw.api.http import HTTPPathMatch
+from meshgw.api.registry import REGISTRY
 
 GATEWAY = "gateway.networking.k8s.io/v1"
 
@@ -172,7 +172,7 @@ def test_a_policy_allows_nothing_by_default() -> None:
     ],
 )
 def test_defaults_of_defaults_are_the_same_object(kind: str, parts: dict[str, Any]) -> None:
-    known = registry.by_name(kind)
+    known = REGISTRY.by_name(kind)
     assert known is not None
     once = load("v1", kind, **parts)
     assert apply_defaults(known, once) is once

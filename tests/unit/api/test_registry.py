@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from meshgw.api import registry
 from meshgw.api.http import HTTPRoute, HTTPRouteSpec
-from meshgw.api.meta import ObjectMeta
-from meshgw.api.registry import GROUPS, KINDS
+from meshgw.api.meta import ObjectMeta, Resource
+from meshgw.api.registry import KINDS, REGISTRY, Kind, Registry
 
 GATEWAY = "gateway.networking.k8s.io"
 
@@ -28,7 +27,7 @@ GATEWAY = "gateway.networking.k8s.io"
     ],
 )
 def test_served_versions_are_found(api_version: str, name: str) -> None:
-    kind = registry.lookup(api_version, name)
+    kind = REGISTRY.lookup(api_version, name)
     assert kind is not None
     assert str(kind) == name
     assert kind.struct.__name__ == name
@@ -39,7 +38,7 @@ def test_served_versions_are_found(api_version: str, name: str) -> None:
     [(f"{GATEWAY}/v1beta1", "GRPCRoute"), ("v1", "Gateway"), ("networking.istio.io/v1", "Gateway")],
 )
 def test_other_versions_are_not(api_version: str, name: str) -> None:
-    assert registry.lookup(api_version, name) is None
+    assert REGISTRY.lookup(api_version, name) is None
 
 
 def test_names_and_plurals_are_unique() -> None:
@@ -49,13 +48,13 @@ def test_names_and_plurals_are_unique() -> None:
 
 def test_api_versions_name_the_preferred_version() -> None:
     assert {kind.api_version for kind in KINDS if not kind.group} == {"v1"}
-    assert registry.by_name("TLSRoute") is not None
-    assert registry.by_name("TLSRoute").api_version == f"{GATEWAY}/v1"  # type: ignore[union-attr]  # asserted above
+    assert REGISTRY.by_name("TLSRoute") is not None
+    assert REGISTRY.by_name("TLSRoute").api_version == f"{GATEWAY}/v1"  # type: ignore[union-attr]  # asserted above
 
 
 def test_the_kind_of_an_object_is_found_by_its_struct() -> None:
     route = HTTPRoute(metadata=ObjectMeta(name="a"), spec=HTTPRouteSpec())
-    assert registry.kind_of(route).plural == "httproutes"
+    assert REGISTRY.kind_of(route).plural == "httproutes"
 
 
 def test_cluster_scoped_kinds_are_marked() -> None:
@@ -64,4 +63,21 @@ def test_cluster_scoped_kinds_are_marked() -> None:
 
 def test_only_security_policies_are_strict() -> None:
     assert {kind.name for kind in KINDS if kind.strict} == {"AuthorizationPolicy"}
-    assert {"", "discovery.k8s.io", GATEWAY, "security.istio.io"} == GROUPS
+    assert {"", "discovery.k8s.io", GATEWAY, "security.istio.io"} == REGISTRY.groups
+
+
+def test_a_registry_can_be_extended_and_the_first_is_left_alone() -> None:
+    class Fault(Resource, frozen=True, kw_only=True):
+        reason: str = ""
+
+    kind = Kind(name="Fault", group="example.dev", versions=("v1",), plural="faults", struct=Fault)
+    extended = REGISTRY.with_kinds([kind])
+    assert extended.lookup("example.dev/v1", "Fault") is kind
+    assert extended.by_name("HTTPRoute") is REGISTRY.by_name("HTTPRoute")
+    assert "example.dev" in extended.groups
+    assert REGISTRY.lookup("example.dev/v1", "Fault") is None
+
+
+def test_two_kinds_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="one name"):
+        Registry((*KINDS, KINDS[0]))

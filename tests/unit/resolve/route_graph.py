@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import yaml
 
-from meshgw.api import registry
 from meshgw.api.defaults import apply_defaults
 from meshgw.api.meta import Key
+from meshgw.api.registry import REGISTRY
 from meshgw.engine import Derived, Graph, Group, Table, Union
 from meshgw.ir.backend import Cluster, Endpoints
 from meshgw.ir.finding import Finding
@@ -119,7 +119,7 @@ class World:
 
 def parse(document: dict[str, Any]) -> Any:
     """An object with defaults, without the checks that the API server would make of its whole."""
-    kind = registry.by_name(document["kind"])
+    kind = REGISTRY.by_name(document["kind"])
     assert kind is not None
     return apply_defaults(kind, msgspec.convert(document, kind.struct))
 
