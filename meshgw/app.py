@@ -12,6 +12,7 @@ from meshgw.api.meta import Key, ObjectRef
 from meshgw.config import RunSettings
 from meshgw.diagnose.render import render_finding
 from meshgw.emit.resource import SHORT_NAMES, Resource
+from meshgw.files.scan import Change
 from meshgw.files.watch import watch
 from meshgw.ir.backend import WorkloadCertificate
 from meshgw.ir.codes import CODES
@@ -134,13 +135,13 @@ class Application:
         return background
 
     async def _watch_files(self) -> None:
-        async for _change in watch(self.settings.paths, interval=self.settings.poll):
-            self.reload()
+        async for change in watch(self.settings.paths, interval=self.settings.poll):
+            self.reload(change)
 
-    def reload(self) -> None:
-        """Read the files again and commit what changed."""
+    def reload(self, change: Change | None = None) -> None:
+        """Read the files again, or only those of a change, and commit what is new in them."""
         self.metrics.reloads.inc()
-        self.facts.read()
+        self.facts.read(change)
         batch = self.facts.take()
         if batch or self.facts.moved:
             self.commit(batch)

@@ -41,6 +41,23 @@ class Scan(Struct, frozen=True, kw_only=True, gc=False):
         return self.files != other.files or self.errors != other.errors
 
 
+class Change(NamedTuple):
+    """A scan and the one it follows, with the files that appeared, vanished or changed between the two."""
+
+    now: Scan
+    before: Scan | None = None
+    files: frozenset[str] = frozenset()
+
+
+def compare(now: Scan, before: Scan | None) -> Change:
+    """What is different now; after nothing, everything is."""
+    if before is None:
+        return Change(now, None, frozenset(now.files))
+    known = before.files
+    found = {path for path, signature in now.files.items() if known.get(path) != signature}
+    return Change(now, before, frozenset(found | (known.keys() - now.files.keys())))
+
+
 def normalise(paths: Iterable[str | PathLike[str]]) -> tuple[str, ...]:
     """The paths as they appear in scans."""
     return tuple(str(Path(path)) for path in paths)

@@ -12,7 +12,7 @@ from meshgw.api import gateway as api
 from meshgw.api.istio import AuthorizationPolicy, AuthorizationPolicySpec, PolicyTargetReference
 from meshgw.api.meta import Key, ObjectMeta, ObjectRef
 from meshgw.files.load import Loader
-from meshgw.files.scan import Scan
+from meshgw.files.scan import Change
 from meshgw.files.source import FileProblem
 from meshgw.ir.finding import Finding
 from meshgw.pipeline import FACTS
@@ -35,9 +35,9 @@ class FileFacts:
         for name in (names.CLASS_INGRESS, names.CLASS_EGRESS, names.CLASS_WAYPOINT):
             self._pending["GatewayClass", Key("", name)] = _standard_class(name)
 
-    def read(self, found: Scan | None = None) -> None:
-        """Look at the files; I/O errors become problems."""
-        loaded = self._loader.load(found)
+    def read(self, change: Change | None = None) -> None:
+        """Look at the files, or only at those of a change since the last look; I/O errors become problems."""
+        loaded = self._loader.load(change)
         self._pending.update(loaded.changed)
         self._stand_in(frozenset(ref for ref in loaded.refused if ref.kind == "AuthorizationPolicy"))
         problems = tuple(_finding(problem) for problem in loaded.problems)

@@ -11,7 +11,7 @@ import pytest
 from meshgw.api.meta import Key
 from meshgw.files import load as load_module
 from meshgw.files.load import Loaded, Loader, load
-from meshgw.files.scan import scan
+from meshgw.files.scan import Change, compare, scan
 
 BROKEN = "a: b: c\n"
 
@@ -356,10 +356,57 @@ def test_a_young_file_is_read_again(tmp_path: Path) -> None:
     assert values(loader.load(found)) == {"x": "2"}
 
 
-def test_what_was_loaded_does_not_change_afterwards(folder: Folder) -> None:
+def test_what_is_in_force_is_a_view_that_only_loads_can_change(folder: Folder) -> None:
     first = folder.write(a=config("x"))
     folder.write(a=config("x", "2"), b=config("y"))
-    assert values(first) == {"x": "1"}
+    assert values(first) == {"x": "2", "y": "1"}
+    assert not hasattr(first.objects, "pop")
+
+
+def test_a_change_since_the_last_load_costs_its_own_files(folder: Folder) -> None:
+    folder.write(a=config("x"), b=config("y"), c=config("z"))
+    before = scan([str(folder.path)])
+    folder.loader.load(before)
+    os.utime(folder.path / "b.yaml", (1, 10_000))
+    (folder.path / "c.yaml").unlink()
+    now = scan([str(folder.path)])
+    change = compare(now, before)
+    assert {Path(name).stem for name in change.files} == {"b", "c"}
+    # That a file is looked at only if the change names it shows in what a change without files does.
+    assert changed(folder.loader.load(Change(before, before))) == []
+    assert changed(folder.loader.load(change)) == ["-z"]
+
+
+def test_a_change_since_some_other_look_is_not_trusted(folder: Folder) -> None:
+    folder.write(a=config("x"))
+    elsewhere = scan([str(folder.path)])
+    (folder.path / "b.yaml").write_text(config("y"))
+    loaded = folder.loader.load(Change(scan([str(folder.path)]), elsewhere))
+    assert values(loaded) == {"x": "1", "y": "1"}
+
+
+def test_a_young_file_is_read_again_whatever_the_change_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(config("x"))
+    loader = Loader([tmp_path])
+    found = scan([str(tmp_path)])
+    loader.load(found)
+    path.write_text(config("x", "2"))
+    assert values(loader.load(Change(found, found))) == {"x": "2"}
+
+
+def test_a_file_that_could_not_be_read_is_tried_again_whatever_the_change_says(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: str) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load_module, "_content", refuse)
+        folder.write(a=config("x"))
+        found = scan([str(folder.path)])
+        assert values(folder.loader.load(found)) == {}
+    assert values(folder.loader.load(Change(found, found))) == {"x": "1"}
 
 
 def test_a_bomb_costs_only_its_document(folder: Folder) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshgw.files.scan import is_unsettled, normalise, scan
+from meshgw.files.scan import compare, is_unsettled, normalise, scan
 
 
 def names(path: Path) -> list[str]:
@@ -123,3 +123,14 @@ def test_a_young_file_is_unsettled(tmp_path: Path) -> None:
 
 def test_paths_are_normalised() -> None:
     assert normalise(["./a/", Path("b"), "-"]) == ("a", "b", "-")
+
+
+def test_a_comparison_names_what_appeared_vanished_and_changed(tmp_path: Path) -> None:
+    same, other, gone = (write(tmp_path / f"{name}.yaml", "1") for name in ("same", "other", "gone"))
+    before = scan([str(tmp_path)])
+    os.utime(other, ns=(1, 1))
+    gone.unlink()
+    new = write(tmp_path / "new.yaml", "1")
+    now = scan([str(tmp_path)])
+    assert compare(now, before) == (now, before, {str(other), str(gone), str(new)})
+    assert compare(now, None).files == {str(same), str(other), str(new)}
