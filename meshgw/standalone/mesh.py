@@ -56,6 +56,7 @@ class Identities:
         trust_domain: str,
         observer: IdentityObserver,
     ) -> None:
+        self.source = source
         self._trust_domain = trust_domain
         self._publish = publish
         self.rotator = Rotator(source, self._note, observer=observer)
