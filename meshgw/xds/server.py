@@ -150,6 +150,7 @@ class AdsServer:
     async def _serve(self, context: Any, protocol: type[StreamSession], request_type: Any) -> None:
         if len(self._streams) >= self._limits.streams:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+        await context.send_initial_metadata(())  # else a status sent during the first message would send it again
         self._serial += 1
         session = protocol(
             self._cache,

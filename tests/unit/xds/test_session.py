@@ -170,7 +170,11 @@ def test_a_group_that_is_not_ready_answers_nothing_until_it_is() -> None:
 def test_a_change_sends_only_what_changed() -> None:
     play = Play(cluster("a"), cluster("b"))
     (
-        play >> subscribe(CDS, node_id="n") << pushed(CDS, "a", "b") >> edit(cluster("b", version=2)) << pushed(CDS, "b")
+        play
+        >> subscribe(CDS, node_id="n")
+        << pushed(CDS, "a", "b")
+        >> edit(cluster("b", version=2))
+        << pushed(CDS, "b")
     ).end()
 
 
@@ -440,9 +444,7 @@ def test_a_request_may_answer_and_subscribe_at_once() -> None:
     play = Play(plain(EDS, "a"), plain(EDS, "b"))
     request = subscribe(EDS, "b")
     request.response_nonce = "1"
-    (
-        play >> subscribe(EDS, "a", node_id="n") << pushed(EDS, "a") >> request << acked(EDS) << pushed(EDS, "b")
-    ).end()
+    (play >> subscribe(EDS, "a", node_id="n") << pushed(EDS, "a") >> request << acked(EDS) << pushed(EDS, "b")).end()
 
 
 def test_a_refused_resource_keeps_its_text_and_is_not_sent_again_until_it_changes() -> None:

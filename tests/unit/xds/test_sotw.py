@@ -51,9 +51,7 @@ def started(play: SotwPlay) -> SotwPlay:
 
 def test_sets_of_clusters_and_listeners_are_sent_whole() -> None:
     play = SotwPlay(cluster("a"), cluster("b"))
-    (
-        play >> want(CDS, node_id="n") << pushed(CDS, "a", "b") >> edit(cluster("c")) << pushed(CDS, "a", "b", "c")
-    ).end()
+    (play >> want(CDS, node_id="n") << pushed(CDS, "a", "b") >> edit(cluster("c")) << pushed(CDS, "a", "b", "c")).end()
 
 
 def test_a_star_means_all_and_its_end_leaves_the_names() -> None:

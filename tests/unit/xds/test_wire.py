@@ -26,7 +26,10 @@ def test_a_delta_response_is_what_protobuf_would_write() -> None:
 def test_a_state_of_the_world_response_is_what_protobuf_would_write() -> None:
     resources = [Resource.of(SDS, "key", b"k" * 20_000), Resource.of(SDS, "empty", b"")]
     built = discovery_pb2.DiscoveryResponse(
-        version_info="v", type_url=SDS, nonce="7", resources=[Any(type_url=SDS, value=found.body) for found in resources]
+        version_info="v",
+        type_url=SDS,
+        nonce="7",
+        resources=[Any(type_url=SDS, value=found.body) for found in resources],
     )
     joined = sotw_response(type_url=SDS, version="v", nonce="7", entries=map(encode, resources))
     assert joined == built.SerializeToString(deterministic=True)
