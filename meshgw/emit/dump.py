@@ -19,13 +19,14 @@ from meshgw.engine import View
 
 REDACTED: Final = "[redacted]"
 
-_MESSAGES: Final[dict[str, type[Message]]] = {
+MESSAGES: Final[dict[str, type[Message]]] = {
     LISTENER: Listener,
     ROUTE_CONFIGURATION: RouteConfiguration,
     CLUSTER: Cluster,
     ENDPOINTS: ClusterLoadAssignment,
     SECRET: Secret,
 }
+"""The message of each type of resource."""
 
 
 def dump(resource: Resource) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def dump(resource: Resource) -> dict[str, Any]:
 
 def reveal(resource: Resource) -> dict[str, Any]:
     """Return the same with private keys: for a configuration that is to run, never for display."""
-    message = _MESSAGES[resource.type_url].FromString(resource.body)
+    message = MESSAGES[resource.type_url].FromString(resource.body)
     document: dict[str, Any] = _ordered(MessageToDict(message, preserving_proto_field_name=True))
     return document
 

@@ -110,7 +110,7 @@ from envoy.type.metadata.v3.metadata_pb2 import MetadataKind
 from envoy.type.v3.percent_pb2 import FractionalPercent, Percent
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
@@ -186,6 +186,7 @@ __all__ = [
     "Matcher",
     "Message",
     "MessageToDict",
+    "MessageToJson",
     "Metadata",
     "MetadataKind",
     "MetadataMatcher",
