@@ -29,7 +29,7 @@ from meshgw.standalone.claims import Claims
 from meshgw.standalone.controller import Batch, Controller
 from meshgw.standalone.envoy import find_envoy
 from meshgw.standalone.facts import FileFacts
-from meshgw.standalone.fleet import Fleet, ProxyOptions
+from meshgw.standalone.fleet import Fleet, ProxyOptions, end_strangers
 from meshgw.standalone.mesh import Identities, certificate_source
 from meshgw.standalone.runtime import RuntimeDirectory, default_directory
 from meshgw.standalone.supervise import EnvoyFailedError, SupervisorEvent
@@ -90,13 +90,14 @@ class Application:
             _log.info("starting", envoy=binary.version, binary=str(binary.path), runtime=str(self.runtime.path))
             self.facts.read()
             self.commit(self.facts.take())
-            self._claim_first()
             options = ProxyOptions(
                 binary=binary.path,
                 concurrency=self.settings.concurrency,
                 detach=self.settings.detach,
                 all_stats=self.settings.all_stats,
             )
+            await end_strangers(self.runtime, set(self.controller.gateways()), options)
+            self._claim_first()
             try:
                 async with self._metrics_endpoint(), self._certificates(), asyncio.TaskGroup() as tasks:
                     background = self._start(tasks, options)
@@ -122,7 +123,6 @@ class Application:
 
     def _start(self, tasks: asyncio.TaskGroup, options: ProxyOptions) -> list[asyncio.Task[None]]:
         self.fleet = Fleet(tasks, self.runtime, options, on_change=self._note_envoy)
-        self.fleet.end_strangers(set(self.controller.gateways()))
         self._follow_gateways()
         self._schedule_redraw()
         background = [

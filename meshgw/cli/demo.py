@@ -16,6 +16,7 @@ from meshgw.cli.output import output_option, write_json, write_table
 if TYPE_CHECKING:
     from meshgw.demo.mesh import Mesh
     from meshgw.demo.verdict import Outcome
+    from meshgw.standalone.envoy import EnvoyBinary
 
 _INTERRUPTED = 130
 _COLUMNS = ("RESULT", "CHECK", "EXPECTED", "OBSERVED", "SECONDS")
@@ -30,13 +31,14 @@ def command(*, output: str, keep: bool, envoy: Path | None, log_level: str) -> N
     """Print what happened to each request."""
     from meshgw.demo.nodes import DemoError  # noqa: PLC0415 - slow to import
     from meshgw.observe.log import configure  # noqa: PLC0415 - slow to import
-    from meshgw.standalone.envoy import EnvoyError  # noqa: PLC0415 - slow to import
+    from meshgw.standalone.envoy import EnvoyError, find_envoy  # noqa: PLC0415 - slow to import
     from meshgw.standalone.lock import InUseError  # noqa: PLC0415 - slow to import
 
     configure(level=log_level)
     outcomes: Sequence[Outcome] = ()
     try:
-        outcomes = asyncio.run(_demo(output, keep=keep, envoy=envoy))
+        # Before the loop has the signals: a download ends with the process.
+        outcomes = asyncio.run(_demo(find_envoy(envoy), output, keep=keep))
     except* (DemoError, EnvoyError, InUseError) as errors:
         raise click.ClickException(_first(errors)) from None
     except* (asyncio.CancelledError, KeyboardInterrupt):
@@ -47,17 +49,15 @@ def command(*, output: str, keep: bool, envoy: Path | None, log_level: str) -> N
         raise SystemExit(EXIT_FINDINGS)
 
 
-async def _demo(output: str, *, keep: bool, envoy: Path | None) -> Sequence[Outcome]:
+async def _demo(envoy: EnvoyBinary, output: str, *, keep: bool) -> Sequence[Outcome]:
     from meshgw.demo.checks import run_checks  # noqa: PLC0415 - slow to import
     from meshgw.demo.mesh import ambient_mesh  # noqa: PLC0415 - slow to import
-    from meshgw.standalone.envoy import find_envoy  # noqa: PLC0415 - slow to import
 
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task
     _on_signals(task.cancel)
-    binary = await asyncio.to_thread(find_envoy, envoy)
-    _say(f"Envoy {binary.version} ({binary.path})")
-    async with ambient_mesh(binary, _say) as mesh:
+    _say(f"Envoy {envoy.version} ({envoy.path})")
+    async with ambient_mesh(envoy, _say) as mesh:
         outcomes = [outcome async for outcome in run_checks(mesh, _say)]
         _report(outcomes, output)
         if keep:

@@ -47,6 +47,7 @@ class Fleet:
         self.errors: dict[Key, str] = {}
         self._tasks, self._runtime, self._options, self._on_change = tasks, runtime, options, on_change
         self._supervisors: dict[Key, Supervisor] = {}
+        self._lives: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
 
     def want(self, gateways: set[Key]) -> None:
@@ -61,15 +62,22 @@ class Fleet:
         for key in sorted(gateways - self._supervisors.keys()):
             self._supervisors[key] = supervisor = self._supervisor(key)
             self.states[key] = "starting"
-            self._tasks.create_task(self._run(key, supervisor), name=f"proxy {key}")
+            life = self._tasks.create_task(self._run(key, supervisor), name=f"proxy {key}")
+            self._lives.add(life)
+            life.add_done_callback(self._lives.discard)
 
     async def stop(self) -> None:
-        """Drain and end all proxies; with `detach` leave them serving."""
+        """Drain and end all proxies; with `detach` leave those of wanted Gateways serving."""
         supervisors = list(self._supervisors.values())
         self._supervisors.clear()
-        if self._options.detach:
+        if not self._options.detach:
+            await asyncio.gather(*(supervisor.stop() for supervisor in supervisors), *self._leaving)
             return
-        await asyncio.gather(*(supervisor.stop() for supervisor in supervisors), *self._leaving)
+        await asyncio.gather(*self._leaving)
+        lives = list(self._lives)
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
 
     def is_live(self, key: Key) -> bool:
         """Whether the Gateway's Envoy has its first configuration."""
@@ -80,16 +88,6 @@ class Fleet:
         """Return the process id of a Gateway's Envoy."""
         supervisor = self._supervisors.get(key)
         return supervisor.pid if supervisor else None
-
-    def end_strangers(self, wanted: set[Key]) -> None:
-        """Stop Envoys that an earlier, detached run left for Gateways that no longer exist."""
-        mine = {self._runtime.proxy(*key).path for key in wanted}
-        for directory in self._runtime.known_proxies():
-            if directory.path not in mine:
-                supervisor = Supervisor(
-                    name=directory.path.name, binary=self._options.binary, bootstrap={}, directory=directory
-                )
-                self._tasks.create_task(supervisor.end_leftover(), name=f"end {directory.path.name}")
 
     def _supervisor(self, key: Key) -> Supervisor:
         options = self._options
@@ -139,3 +137,19 @@ class Fleet:
             elif event.kind == "live":
                 self.errors.pop(key, None)
         self._on_change(key, event)
+
+
+async def end_strangers(runtime: RuntimeDirectory, wanted: set[Key], options: ProxyOptions) -> None:
+    """Drain and end Envoys that an earlier, detached run left for Gateways that no longer exist.
+
+    Before addresses are claimed: a new Gateway may want one that a stranger still has.
+    """
+    mine = {runtime.proxy(*key).path for key in wanted}
+    leftovers = (
+        Supervisor(
+            name=directory.path.name, binary=options.binary, bootstrap={}, directory=directory, timing=options.timing
+        )
+        for directory in runtime.known_proxies()
+        if directory.path not in mine
+    )
+    await asyncio.gather(*(leftover.end_leftover() for leftover in leftovers))
