@@ -13,7 +13,7 @@ from meshgw.app import Application
 from meshgw.config import MeshSettings, RunSettings
 from meshgw.demo.backend import Backend
 from meshgw.demo.nodes import DemoError, NodeProxies
-from meshgw.demo.plan import Claim, Plan, write_manifests
+from meshgw.demo.plan import Plan, claim_plan, write_manifests
 from meshgw.standalone.board import Picture
 from meshgw.standalone.envoy import EnvoyBinary
 from meshgw.standalone.fleet import ProxyOptions
@@ -63,7 +63,7 @@ async def ambient_mesh(envoy: EnvoyBinary, progress: Progress) -> AsyncIterator[
     """
     async with contextlib.AsyncExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshgw-demo-")))
-        plan = stack.enter_context(Claim())
+        plan = stack.enter_context(claim_plan())
         folder = root / "manifests"
         folder.mkdir()
         write_manifests(plan, folder)

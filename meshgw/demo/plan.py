@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -11,18 +13,19 @@ import msgspec
 
 from meshgw.api.meta import Key
 from meshgw.names import DEFAULT_TRUST_DOMAIN, HBONE_PORT
-from meshgw.standalone.lock import InUseError, Lock, claim_address, probe_address
+from meshgw.standalone.lock import InUseError, probe_address
 
 NAMESPACE: Final = "shop"
 WAYPOINT: Final = Key(NAMESPACE, "waypoint")
 APP_PORT: Final = 8080
 ROUTE_FILE: Final = "route.yaml"
 
+_BLOCKS: Final = range(15, 255)
 _BLOCK: Final = "127.0.15."
 """The addresses in the manifests as they are shipped."""
-_BLOCKS: Final = tuple(f"127.0.{number}." for number in range(15, 255))
-_PORTS: Final = range(18081, 18999)
-"""Below the ports that Linux gives to outgoing connections."""
+_FIRST_PORT: Final = 18081
+"""The ports of all blocks are below those that Linux gives to outgoing connections."""
+_CLIENTS: Final = 4
 _SHOP_VIP: Final = "10.96.0.10:80"
 _LEDGER_VIP: Final = "10.96.0.20:80"
 
@@ -60,11 +63,15 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One mesh on one block of loopback addresses."""
+    """One mesh on one block of loopback addresses, 127.0.<number>.0/24."""
 
-    block: str
-    ports: tuple[int, int, int, int]
+    number: int = _BLOCKS.start
     trust_domain: str = DEFAULT_TRUST_DOMAIN
+
+    @property
+    def block(self) -> str:
+        """What all addresses begin with."""
+        return f"127.0.{self.number}."
 
     @property
     def waypoint(self) -> str:
@@ -83,17 +90,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def frontend(self) -> Client:
         """The client that may call the shop."""
-        return self._client("frontend", "frontend", self.ports[0], _SHOP_VIP)
+        return self._client("frontend", "frontend", 0, _SHOP_VIP)
 
     @property
     def stranger(self) -> Client:
         """The client that may not."""
-        return self._client("stranger", "stranger", self.ports[1], _SHOP_VIP)
+        return self._client("stranger", "stranger", 1, _SHOP_VIP)
 
     @property
     def bookkeeper(self) -> Client:
         """The frontend again, on its way to the ledger."""
-        return self._client("bookkeeper", "frontend", self.ports[2], _LEDGER_VIP)
+        return self._client("bookkeeper", "frontend", 2, _LEDGER_VIP)
 
     @property
     def bypass(self) -> Client:
@@ -102,7 +109,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return Client(
             name="bypass",
             account="frontend",
-            port=self.ports[3],
+            port=self._port(3),
             authority=pod.authority,
             via=pod.address,
             peer=pod.account,
@@ -121,52 +128,43 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Return a shipped manifest with the addresses of this mesh."""
         return text.replace(_BLOCK, self.block)
 
-    def _client(self, name: str, account: str, port: int, authority: str) -> Client:
-        return Client(name=name, account=account, port=port, authority=authority, via=self.waypoint, peer=WAYPOINT.name)
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Every address and port that is listened on."""
+        pods = [(workload.address, port) for workload in self.workloads for port in (HBONE_PORT, APP_PORT)]
+        return ((self.waypoint, HBONE_PORT), *pods, *(("127.0.0.1", client.port) for client in self.clients))
+
+    def _client(self, name: str, account: str, index: int, authority: str) -> Client:
+        return Client(
+            name=name,
+            account=account,
+            port=self._port(index),
+            authority=authority,
+            via=self.waypoint,
+            peer=WAYPOINT.name,
+        )
+
+    def _port(self, index: int) -> int:
+        return _FIRST_PORT + (self.number - _BLOCKS.start) * _CLIENTS + index
 
 
-class Claim:
-    """A plan whose addresses and ports nobody else has while this is entered; raises InUseError if none are free."""
+@contextmanager
+def claim_plan() -> Iterator[Plan]:
+    """Yield a plan whose addresses and ports nobody else has; raises InUseError if there is none.
 
-    def __init__(self) -> None:
-        self._locks: list[Lock] = []
-
-    def __enter__(self) -> Plan:
-        """Find a free block and free ports."""
-        try:
-            block = self._claim_block()
-            ports = self._claim_ports()
-            return Plan(block=block, ports=(next(ports), next(ports), next(ports), next(ports)))
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        """Give all of it back."""
-        for lock in self._locks:
-            lock.release()
-        self._locks.clear()
-
-    def _claim_block(self) -> str:
-        for block in _BLOCKS:
+    A socket keeps other demos of this machine out of the block, whoever runs them; probes find everybody else.
+    """
+    for number in _BLOCKS:
+        plan = Plan(number=number)
+        with socket.socket() as guard:
             try:
-                lock = claim_address(f"{block}1", HBONE_PORT)
-            except InUseError:
+                guard.bind((f"{plan.block}1", HBONE_PORT))
+            except OSError:
                 continue
-            self._locks.append(lock)
-            plan = Plan(block=block, ports=(0, 0, 0, 0))
-            if not any(probe_address(*place) for place in _listening(plan)):
-                return block
-        raise InUseError(f"no free loopback addresses in {_BLOCKS[0]}0 to {_BLOCKS[-1]}0; stop other demos")
-
-    def _claim_ports(self) -> Iterator[int]:
-        for port in _PORTS:
-            try:
-                self._locks.append(claim_address("127.0.0.1", port))
-            except InUseError:
-                continue
-            yield port
-        raise InUseError(f"no free ports on 127.0.0.1 from {_PORTS.start} to {_PORTS.stop}; stop other demos")
+            if not any(probe_address(host, port) for host, port in plan.places):
+                yield plan
+                return
+    raise InUseError(f"no free loopback addresses in 127.0.{_BLOCKS.start}.0 to 127.0.{_BLOCKS.stop - 1}.0")
 
 
 def write_manifests(plan: Plan, folder: Path) -> None:
@@ -174,10 +172,3 @@ def write_manifests(plan: Plan, folder: Path) -> None:
     for source in files("meshgw.demo").joinpath("manifests").iterdir():
         if source.name.endswith(".yaml"):
             (folder / source.name).write_text(plan.manifest(source.read_text()))
-
-
-def _listening(plan: Plan) -> list[tuple[str, int]]:
-    places = [(plan.waypoint, HBONE_PORT)]
-    for workload in plan.workloads:
-        places += [(workload.address, HBONE_PORT), (workload.address, APP_PORT)]
-    return places
