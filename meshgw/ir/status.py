@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from meshgw.api.gateway import ParentReference, RouteGroupKind
+from meshgw.api.gateway import GATEWAY_GROUP, ParentReference, RouteGroupKind
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -78,7 +78,10 @@ def document(status: Status) -> dict[str, Any]:
     """Return a status as the API writes it: camel-case names, "True" and "False" as strings."""
     built: dict[str, Any] = msgspec.to_builtins(status)
     _write_conditions(built)
-    if isinstance(status, RouteStatus):
+    if isinstance(status, GatewayStatus):
+        for listener in built.get("listeners", ()):
+            listener["supportedKinds"] = [{"group": GATEWAY_GROUP, **kind} for kind in listener["supportedKinds"]]
+    elif isinstance(status, RouteStatus):
         for entry, parent in zip(built["parents"], status.parents, strict=True):
             entry["parentRef"] = _whole(parent.parent_ref)
     elif isinstance(status, PolicyStatus):

@@ -19,6 +19,7 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.status import Condition
 from meshgw.names import CORE_GROUP, GATEWAY_GROUP
 from meshgw.resolve.conditions import ACCEPTED, RESOLVED_REFS, fails, holds
+from meshgw.resolve.grants import kind_name
 from meshgw.resolve.report import join_messages
 from meshgw.resolve.tables import BACKEND_TLS_POLICIES, BUNDLES, CLUSTERS, SERVICES
 
@@ -96,7 +97,7 @@ def judge(view: View, key: Key, policy: BackendTLSPolicy) -> Verdict:
 def _bundle(view: View, namespace: str, ref: LocalObjectReference) -> str | _Flaw:
     """Return the SDS name of a CA bundle."""
     if ref.group != CORE_GROUP or ref.kind not in _BUNDLE_KINDS:
-        kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
+        kind = kind_name(ref.group, ref.kind)
         return _Flaw("InvalidKind", f"CA certificates cannot come from kind {kind}: use a ConfigMap")
     bundle = view.get(BUNDLES, (ref.kind, Key(namespace, ref.name)))
     if bundle is None:

@@ -9,7 +9,7 @@ from meshgw.engine import View
 from meshgw.ir.keys import BackendTarget
 from meshgw.ir.route import RefsReason
 from meshgw.names import CORE_GROUP, GATEWAY_GROUP
-from meshgw.resolve.grants import permitted
+from meshgw.resolve.grants import kind_name, permitted
 from meshgw.resolve.report import BadRef, Report
 from meshgw.resolve.tables import BACKEND_TLS_POLICIES, SERVICES
 
@@ -35,7 +35,7 @@ def resolve_backend(
     """
     referrer = report.object
     if (ref.group, ref.kind) != (CORE_GROUP, "Service"):
-        kind = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
+        kind = kind_name(ref.group, ref.kind)
         return BadRef(RefsReason.INVALID_KIND, f"a backend of kind {kind} is not supported: use a Service")
     key = Key(ref.namespace or referrer.namespace, ref.name)
     if not permitted(

@@ -23,7 +23,7 @@ from meshgw.resolve.conditions import (
     ordered,
     verdict,
 )
-from meshgw.resolve.grants import permitted
+from meshgw.resolve.grants import kind_name, permitted
 from meshgw.resolve.tables import CERTIFICATES, SETTINGS, SINGLE
 
 _ADDRESS_TYPES = frozenset({"IPAddress", "Hostname"})
@@ -113,7 +113,7 @@ def _client_certificate(view: View, key: Key, row: api.Gateway) -> tuple[str, Pr
     field = "spec.tls.backend.clientCertificateRef"
     invalid = "InvalidClientCertificateRef"
     if (ref.group, ref.kind) != (names.CORE_GROUP, "Secret"):
-        return "", Problem(invalid, "MG2003", field, f"{ref.kind} is not a core Secret")
+        return "", Problem(invalid, "MG2003", field, f"{kind_name(ref.group, ref.kind)} is not a core Secret")
     target = Key(ref.namespace or key.namespace, ref.name)
     if not permitted(
         view,

@@ -25,3 +25,8 @@ def permitted(view: View, *, group: str, kind: str, namespace: str, to_group: st
         )
         for _key, row in view.by(REFERENCE_GRANTS, "namespace", to.namespace)
     )
+
+
+def kind_name(group: str, kind: str) -> str:
+    """Return how messages name a kind: with its group, unless it is a core one."""
+    return f"{group}/{kind}" if group else kind

@@ -13,7 +13,7 @@ from meshgw.ir.backend import bundle_name, certificate_name
 from meshgw.ir.gateway import ClientValidation, ListenerTls, Protocol, TlsMode, ValidationMode
 from meshgw.ir.keys import ListenerKey
 from meshgw.resolve.conditions import Problem
-from meshgw.resolve.grants import permitted
+from meshgw.resolve.grants import kind_name, permitted
 from meshgw.resolve.tables import BUNDLES, CERTIFICATES
 
 _TLS_PROTOCOLS = frozenset({Protocol.HTTPS, Protocol.TLS})
@@ -90,7 +90,7 @@ def _certificate_problem(
 ) -> Problem | None:
     invalid = "InvalidCertificateRef"
     if (ref.group, ref.kind) != (names.CORE_GROUP, "Secret"):
-        return Problem(invalid, "MG2003", field, f"{ref.kind} is not a core Secret")
+        return Problem(invalid, "MG2003", field, f"{kind_name(ref.group, ref.kind)} is not a core Secret")
     if not _permitted(view, key.owner_kind, key.owner, "Secret", target):
         return Problem("RefNotPermitted", "MG2002", field, f"no ReferenceGrant permits Secret {target}")
     certificate = view.get(CERTIFICATES, target)
@@ -138,7 +138,7 @@ def _validation(gateway: api.Gateway, port: int) -> tuple[api.FrontendTLSValidat
 
 def _bundle_problem(view: View, gateway: Key, ref: api.ObjectReference, target: Key, field: str) -> Problem | None:
     if ref.group != names.CORE_GROUP or ref.kind not in _BUNDLE_KINDS:
-        message = f"{ref.kind} is neither a core ConfigMap nor a Secret"
+        message = f"{kind_name(ref.group, ref.kind)} is neither a core ConfigMap nor a Secret"
         return Problem("InvalidCACertificateKind", "MG2003", field, message)
     if not _permitted(view, "Gateway", gateway, ref.kind, target):
         return Problem("RefNotPermitted", "MG2002", field, f"no ReferenceGrant permits {ref.kind} {target}")

@@ -32,6 +32,7 @@ from meshgw.resolve.conditions import (
     verdict,
 )
 from meshgw.resolve.conflicts import Place, find_conflicts, find_overlaps
+from meshgw.resolve.grants import kind_name
 from meshgw.resolve.listener_tls import TlsOutcome, resolve_tls
 from meshgw.resolve.listenersets import admitted_sets, parent_accepted
 from meshgw.resolve.namespaces import allowed
@@ -195,11 +196,12 @@ def _kinds(
     wanted = entry.allowed_routes.kinds
     if not wanted:
         return carried, ()
-    refused = sorted({kind.kind for kind in wanted if kind not in carried})
+    refused = [kind for kind in wanted if kind not in carried]
     kinds = tuple(kind for kind in carried if kind in wanted)
     if not refused:
         return kinds, ()
-    message = f"{protocol.value} listeners cannot carry {', '.join(refused)}"
+    named = sorted({kind_name(kind.group.removeprefix(names.GATEWAY_GROUP), kind.kind) for kind in refused})
+    message = f"{protocol.value} listeners cannot carry {', '.join(named)}"
     return kinds, (Problem("InvalidRouteKinds", "MG1006", field, message),)
 
 
@@ -237,8 +239,8 @@ def _clash(draft: _Draft, reason: str) -> Problem:
     """Say what a conflict is about, without a word on the other side: it may belong to somebody else."""
     what = f"port {draft.entry.port}"
     if reason == "HostnameConflict":
-        what += f" and host {draft.hostname or '(any)'}"
-    return Problem(reason, "MG1004", draft.field, f"{what} are wanted by other listeners of the Gateway too")
+        what = f"host {draft.hostname or '(any)'} on {what}"
+    return Problem(reason, "MG1004", draft.field, f"{what} is wanted by other listeners of the Gateway too")
 
 
 def _conditions(

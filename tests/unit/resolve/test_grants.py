@@ -5,7 +5,7 @@ import pytest
 from meshgw.api.meta import Key
 from meshgw.engine import Graph
 from meshgw.resolve import tables as t
-from meshgw.resolve.grants import permitted
+from meshgw.resolve.grants import kind_name, permitted
 from tests.unit.resolve.graph import change, grant, resolve
 
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -61,3 +61,8 @@ def test_a_withdrawn_grant_permits_nothing() -> None:
     ((key, _row),) = graph.rows(t.REFERENCE_GRANTS).items()
     change(graph, facts={t.REFERENCE_GRANTS: {key: None}})
     assert not asks(graph)
+
+
+def test_messages_name_a_kind_with_its_group_unless_it_is_a_core_one() -> None:
+    assert kind_name("", "Secret") == "Secret"
+    assert kind_name("example.com", "Secret") == "example.com/Secret"
