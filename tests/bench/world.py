@@ -11,6 +11,7 @@ from meshgw import names
 from meshgw.api.decode import decode
 from meshgw.api.meta import Key
 from meshgw.engine import Table
+from meshgw.ir.keys import BackendTarget, ResourceKey
 from meshgw.pipeline import FACTS
 
 NAMESPACE = "shop"
@@ -29,16 +30,28 @@ def application(number: int) -> str:
     return f"app-{number:05d}"
 
 
-def gateway(*, listeners: int = 1, label: str = "") -> Document:
+def cluster(app: str) -> str:
+    """Return the name of the cluster of an application, which is that of its endpoints too."""
+    return BackendTarget("Service", NAMESPACE, app, 80).cluster
+
+
+def resource_key(type_url: str, name: str) -> ResourceKey:
+    """Return the key of a resource of the Gateway."""
+    return ResourceKey(GATEWAY, type_url, name)
+
+
+def gateway(*, listeners: int = 1, label: str = "", address: str = "") -> Document:
     """Return the Gateway; listeners beside the first are for hosts that no route names."""
     names = ["web", *(f"extra-{number}" for number in range(1, listeners))]
-    spec = {
+    spec: Document = {
         "gatewayClassName": "meshgw",
         "listeners": [
             {"name": name, "port": PORT, "protocol": "HTTP", **({} if name == "web" else {"hostname": f"{name}.test"})}
             for name in names
         ],
     }
+    if address:
+        spec["addresses"] = [{"type": "IPAddress", "value": address}]
     document = _document(_GATEWAY_API, "Gateway", GATEWAY.name, spec=spec, labels={"team": label} if label else {})
     document["metadata"]["generation"] = listeners  # an API server counts changes of the spec, and not those of labels
     return document
@@ -118,10 +131,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.paths = (str(path),)
 
-    def fill(self, size: int, *, port: int) -> None:
-        """Write everything; endpoints are at a port of 127.0.0.1."""
-        self._write("gateway", gateway())
+    def fill(self, size: int, *, port: int, address: str) -> None:
+        """Write everything; the Gateway is at an address, all endpoints are at a port of 127.0.0.1."""
+        self._write("gateway", gateway(address=address))
         for number in range(size):
             app = application(number)
             self.write_route(app, "/v1")
