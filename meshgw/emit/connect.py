@@ -209,6 +209,7 @@ def _manager(settings: Settings) -> Filter:
         http2_protocol_options=Http2ProtocolOptions(
             allow_connect=True,
             max_concurrent_streams={"value": MAX_STREAMS},
+            override_stream_error_on_invalid_http_message={"value": True},
             connection_keepalive={"interval": duration(10_000), "timeout": duration(20_000)},
         ),
         upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="CONNECT")],
