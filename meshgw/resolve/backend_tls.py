@@ -18,11 +18,14 @@ from meshgw.ir.backend import BackendTlsResult, SanKind, UpstreamTls
 from meshgw.ir.finding import Finding
 from meshgw.ir.status import Condition
 from meshgw.names import CORE_GROUP, GATEWAY_GROUP
+from meshgw.resolve.backends import TCP, UDP
 from meshgw.resolve.conditions import ACCEPTED, RESOLVED_REFS, fails, holds
 from meshgw.resolve.grants import kind_name
 from meshgw.resolve.report import join_messages
 from meshgw.resolve.tables import BACKEND_TLS_POLICIES, BUNDLES, CLUSTERS, SERVICES
 
+UNGOVERNED = frozenset({TCP, UDP})
+"""What routes ask of backends to which no policy applies."""
 _BUNDLE_KINDS = frozenset({"ConfigMap", "Secret"})
 _SYSTEM = "System"
 
@@ -121,6 +124,7 @@ def resolve_backend_tls(view: View, key: Key, row: BackendTLSPolicy) -> Iterable
             cluster.gateway
             for name in services
             for cluster, _row in view.by(CLUSTERS, "service", Key(key.namespace, name))
+            if cluster.target.protocol not in UNGOVERNED
         }
     )
     if not gateways:

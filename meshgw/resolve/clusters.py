@@ -15,7 +15,7 @@ from meshgw.ir.gateway import Gateway, Role, Settings
 from meshgw.ir.keys import BackendTarget, ClusterKey, ListenerKey, RouteConfigKey, RouteKey
 from meshgw.ir.mesh import AppProtocol, WaypointService
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, L4Binding, Route
-from meshgw.resolve.backend_tls import governing_policy, judge
+from meshgw.resolve.backend_tls import UNGOVERNED, governing_policy, judge
 from meshgw.resolve.backends import GRPC, TCP, TERMINATED, UDP, app_protocol, find_port
 from meshgw.resolve.mesh import service_target
 from meshgw.resolve.tables import OUR_GATEWAYS, ROUTES, SERVICES, SETTINGS, SINGLE
@@ -25,7 +25,6 @@ Use = tuple[str, ...]
 
 _HTTP2 = frozenset({"kubernetes.io/h2c", "http2", "grpc", "grpc-web", "h2c"})
 _OPAQUE = {TCP: UpstreamProtocol.TCP, TERMINATED: UpstreamProtocol.TCP, UDP: UpstreamProtocol.UDP}
-_UNGOVERNED = frozenset({TCP, UDP})
 
 
 def use_clusters(
@@ -132,7 +131,7 @@ def upstream_protocol(target: BackendTarget, port: ServicePort, *, named: bool) 
 def _secured(view: View, cluster: Cluster, gateway: Gateway, service: Key, port: ServicePort) -> Cluster:
     """Return the cluster with the TLS that its BackendTLSPolicy demands, or closed when that cannot be had."""
     key, target = cluster.key, cluster.key.target
-    governing = None if target.protocol in _UNGOVERNED else governing_policy(view, service, port.name)
+    governing = None if target.protocol in UNGOVERNED else governing_policy(view, service, port.name)
     if governing is None:
         return cluster
     tls, flaw, _refs = judge(view, *governing)

@@ -211,3 +211,11 @@ def test_ungoverned_ports_have_no_policy() -> None:
     governing = governing_policy(built.graph, Key("default", "web"), "tls")
     assert governing is not None
     assert governing.key == Key("default", "p")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_gateway_that_forwards_bytes_of_the_clients_own_is_no_ancestor(protocol: str) -> None:
+    built = world(policy(), gateways=())
+    built.gateway(GATEWAY)
+    built.reach(web(443, protocol))
+    assert built.graph.rows(t.BACKEND_TLS_RESULTS) == {}
