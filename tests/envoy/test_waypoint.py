@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.envoy.waypoint_mesh import Mesh
 from tests.rig.addresses import next_loopback
 from tests.rig.backends import Backends, EchoBackend, TcpBackend
 from tests.rig.certs import CertificateAuthority, authority, spiffe
-from tests.rig.clients import Response
+from tests.rig.clients import HttpClient, Response
 from tests.rig.hbone import HboneClient, HboneServer, Tunnel, TunnelRefusedError
 from tests.rig.http2 import StreamResetError
 from tests.rig.mesh import endpoints, pod, policy, service
@@ -242,7 +243,7 @@ async def test_a_peer_that_is_not_exactly_one_workload_opens_no_tunnel(world: Wo
         assert await connect(client, ECHO) == 403
 
 
-async def test_no_sni_is_asked_for_and_http_1_is_not_spoken(world: World) -> None:
+async def test_http_2_is_negotiated_without_a_server_name(world: World) -> None:
     async with world.mesh.run(), world.mesh.client() as client:
         assert client.info is not None
         assert client.info.alpn == "h2"
@@ -494,6 +495,53 @@ async def test_a_services_policy_does_not_reach_its_workloads(world: World) -> N
     async with world.mesh.run():
         assert await world.connect(DB) == 403
         assert await world.connect(f"{world.address}:3306") == 200
+
+
+# --- Changes while it runs -----------------------------------------------------------------------------------------
+
+
+async def test_a_policy_holds_for_connections_that_are_open_already(world: World, tmp_path: Path) -> None:
+    async with world.mesh.serve(tmp_path) as (_envoy, push), world.mesh.client() as client, client.http(ECHO) as http:
+        assert (await http.request("GET")).status == 200
+        first = (await http.request("GET")).echo.connection
+        push(policy("p", deny("{to: [{operation: {paths: [/shut]}}]}")))
+        await eventually(lambda: _status(http, "/shut", 403), what="403")
+        assert (await http.request("GET", "/open")).echo.connection == first
+        push(policy("p", deny("{to: [{operation: {paths: [/other]}}]}")))
+        await eventually(lambda: _status(http, "/shut", 200), what="200 again")
+
+
+async def test_a_policy_for_tcp_holds_for_the_next_tunnel_of_an_open_connection(world: World, tmp_path: Path) -> None:
+    async with world.mesh.serve(tmp_path) as (_envoy, push), world.mesh.client() as client:
+        assert await connect(client, DB) == 200
+        push(policy("p", "rules: []", target="Service db"))
+
+        async def refused() -> bool:
+            return await connect(client, DB) == 403
+
+        await eventually(refused, what="403")
+
+
+async def test_a_new_service_disturbs_no_tunnel(world: World, tmp_path: Path) -> None:
+    async with world.mesh.serve(tmp_path) as (envoy, push), world.mesh.client() as client:
+        tunnel = await client.connect(DB)
+        assert await greeting(tunnel) == b"hello\n"
+        push(service("new", "10.96.0.7", "[{name: http, port: 80}]"))
+
+        async def served() -> bool:
+            return await connect(client, "10.96.0.7:80") == 200
+
+        await eventually(served, what="the new service")
+        await tunnel.write(b"still here")
+        assert await tunnel.read_exactly(10) == b"still here"
+        stats = await envoy.admin.stats("listener_manager")
+        assert stats["listener_manager.listener_in_place_updated"] == 1
+        assert stats["listener_manager.total_filter_chains_draining"] == 0
+        assert stats["listener_manager.total_listeners_draining"] == 0
+
+
+async def _status(client: HttpClient, path: str, status: int) -> bool:
+    return (await client.request("GET", path)).status == status
 
 
 # --- What is said --------------------------------------------------------------------------------------------------
