@@ -22,7 +22,6 @@ from meshgw.ir.route import Route as CompiledRoute
 from meshgw.resolve.tables import ROUTES
 
 _ROUTES: Final = 3  # field number of `routes` in VirtualHost
-_ANY: Final = (Match(precedence=(sys.maxsize,)),)
 
 Claim = tuple[RouteConfigKey, str, RouteKey]
 Group = tuple[RouteConfigKey, RouteKey]
@@ -55,13 +54,18 @@ def compile_fragments(route: CompiledRoute, *, port: int, https: bool) -> tuple[
             port=port,
             https=https,
         )
-        for place, match in enumerate(rule.matches or _ANY):
+        for place, match in enumerate(rule.matches or _any(kind)):
             if not checks.match(match):
                 continue
             body = b"".join(field(_ROUTES, encode(built)) for built in _build(frame, match))
             order = (match.precedence, route.created, namespace, name, kind, position, place)
             fragments.append(Fragment(order, body))
     return tuple(sorted(fragments, key=lambda fragment: fragment.order))
+
+
+def _any(kind: str) -> tuple[Match, ...]:
+    """The match of a rule none of whose own can be expressed: whatever nothing else takes."""
+    return (Match(precedence=(sys.maxsize,), grpc=kind == "GRPCRoute"),)
 
 
 class _Frame(NamedTuple):

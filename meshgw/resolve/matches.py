@@ -5,8 +5,8 @@ Precedence (Gateway API; every tuple is compared as a whole, smallest first):
 - HTTP: exact path, then regular expression (longest pattern first), then path prefix (longest first); a method; most
   headers; most query parameters. The API leaves the place of regular expressions open: after prefixes the usual
   catch-all `/` would hide them all.
-- gRPC: exact before regular expression; characters of the service; characters of the method; most headers. They come
-  before all HTTP matches of the same host, as they match nothing but gRPC.
+- gRPC: exact, then regular expression, then no method at all; characters of the service; characters of the method; most
+  headers. They come before all HTTP matches of the same host, as they match nothing but gRPC.
 
 Ties go to the oldest route, then by namespace and name, then to the first match of the route.
 """
@@ -29,6 +29,7 @@ from meshgw.resolve.report import Report
 
 _GRPC, _HTTP = 0, 1
 _PATH_RANK = {PathKind.EXACT: 0, PathKind.REGEX: 1, PathKind.PREFIX: 2}
+_GRPC_RANK = {"Exact": 0, "RegularExpression": 1}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _NAME = re.compile(HEADER_NAME_PATTERN)
 _PATH = re.compile(PATH_PATTERN)
@@ -118,8 +119,9 @@ def compile_grpc_matches(report: Report, field: str, matches: Iterable[GRPCRoute
 
 
 def _grpc_precedence(method: GRPCMethodMatch, headers: int) -> tuple[int, ...]:
-    regex = 1 if method.type == "RegularExpression" else 0
-    return (_GRPC, regex, -len(method.service or ""), -len(method.method or ""), -headers)
+    service, name = method.service or "", method.method or ""
+    rank = 2 if not service and not name else _GRPC_RANK[method.type]
+    return (_GRPC, rank, -len(service), -len(name), -headers)
 
 
 def _compile_path(report: Report, field: str, path: HTTPPathMatch) -> PathMatch:

@@ -144,3 +144,13 @@ def test_a_claim_of_a_route_that_is_gone_adds_nothing() -> None:
     world.commit()
     assert world.graph.rows(out.FRAGMENTS) == {}
     assert len(world.graph.rows(out.VIRTUAL_HOSTS)) == 1
+
+
+def test_a_rule_without_a_match_that_can_be_expressed_answers_what_nothing_else_takes() -> None:
+    (page,) = decoded(route(Rule(error="bad")))
+    (call,) = decoded(route(Rule(error="bad"), kind="GRPCRoute"))
+    assert page.direct_response.status == call.direct_response.status == 500
+    assert (page.match.prefix, call.match.prefix) == ("/", "/")
+    assert (page.match.HasField("grpc"), call.match.HasField("grpc")) == (False, True)
+    (fragment,) = compile_fragments(route(Rule(error="bad")), port=80, https=False)
+    assert fragment.order[0] > match(2**31).precedence

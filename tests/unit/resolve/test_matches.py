@@ -185,8 +185,9 @@ def test_longer_services_come_first_then_longer_methods_then_headers() -> None:
         GRPCRouteMatch(method=GRPCMethodMatch(service="Service", method="M")),
         GRPCRouteMatch(method=GRPCMethodMatch(service="Service")),
         GRPCRouteMatch(method=GRPCMethodMatch(method="Method")),
-        GRPCRouteMatch(),
         GRPCRouteMatch(method=GRPCMethodMatch(type="RegularExpression", service="Service.*")),
+        GRPCRouteMatch(headers=header),
+        GRPCRouteMatch(),
     ]
     precedences = [grpc(match)[0].precedence for match in expected]
     assert precedences == sorted(precedences)
