@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from meshgw.ir.backend import Cluster, Endpoint, Endpoints
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Settings
 from meshgw.ir.keys import BackendTarget, ClusterKey
+from meshgw.resolve.addresses import usable_address
 from meshgw.resolve.backends import find_port
 from meshgw.resolve.tables import ENDPOINT_SLICES, NODES, SERVICES, SETTINGS, SINGLE, WORKLOADS
 
@@ -101,7 +101,7 @@ def _of_slice(row: EndpointSlice, port: ServicePort, refused: set[str], *, loopb
     if number is None:
         return
     for endpoint in row.endpoints:
-        address = _address(endpoint.addresses[0], loopback=loopback) if row.address_type != "FQDN" else ""
+        address = usable_address(endpoint.addresses[0], loopback=loopback) if row.address_type != "FQDN" else ""
         if address:
             yield _Found(row.address_type, address, number, endpoint)
         else:
@@ -114,24 +114,6 @@ def _slice_port(row: EndpointSlice, port: ServicePort) -> int | None:
             fallback = port.target_port if isinstance(port.target_port, int) else port.port
             return candidate.port or fallback
     return None
-
-
-def _address(text: str, *, loopback: bool) -> str:
-    """Return the canonical form of an address that traffic may be sent to, else "".
-
-    Loopback would reach the proxy itself, link-local its machine's metadata service.
-    """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
-        return ""
-    if (address.is_loopback or address.is_link_local) and not loopback:
-        return ""
-    return str(address)
 
 
 def _usable(found: list[_Found], service: Service) -> list[_Found]:

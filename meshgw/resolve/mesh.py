@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import AllowedNamespaces, Gateway, Protocol, Role, Settings, WaypointFor
 from meshgw.ir.keys import BackendTarget
 from meshgw.ir.mesh import AppProtocol, Enrolment, WaypointPort, WaypointService, WaypointWorkload, Workload
+from meshgw.resolve.addresses import usable_addresses
 from meshgw.resolve.namespaces import admits
 from meshgw.resolve.tables import (
     GATEWAYS,
@@ -47,17 +47,18 @@ def resolve_workload(view: View, key: Key, pod: Pod) -> Iterable[tuple[Key, Work
     """Return the Pod as the mesh sees it, unless it is finished, has no address or shares its node's."""
     if pod.status.phase in _FINISHED or pod.spec.host_network:
         return
-    addresses = canonical_addresses((*(ip.ip for ip in pod.status.pod_ips), pod.status.pod_ip))
+    settings = _settings(view)
+    texts = (*(ip.ip for ip in pod.status.pod_ips), pod.status.pod_ip)
+    addresses = usable_addresses(texts, loopback=settings.loopback_endpoints)
     if not addresses:
         return
     account = pod.spec.service_account_name or "default"
-    trust_domain = _settings(view).trust_domain
     yield (
         key,
         Workload(
             pod=key,
             addresses=addresses,
-            identity=f"spiffe://{trust_domain}/ns/{key.namespace}/sa/{account}",
+            identity=f"spiffe://{settings.trust_domain}/ns/{key.namespace}/sa/{account}",
             hbone=_speaks_hbone(pod),
         ),
     )
@@ -180,20 +181,8 @@ def bind_service(
 
 
 def virtual_addresses(service: Service) -> tuple[str, ...]:
-    """Return the VIPs of a Service; none for a headless one."""
-    return canonical_addresses((*service.spec.cluster_ips, service.spec.cluster_ip))
-
-
-def canonical_addresses(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return those texts that are addresses, in canonical form (RFC 5952), IPv4 first, sorted, without repetition."""
-    found = set()
-    for text in texts:
-        try:
-            found.add(ipaddress.ip_address(text))
-        except ValueError:
-            continue  # "None" of a headless Service, or no address at all
-    usable = [address for address in found if not (address.is_unspecified or address.is_multicast)]
-    return tuple(str(address) for address in sorted(usable, key=lambda address: (address.version, int(address))))
+    """Return the VIPs of a Service, which nothing is ever sent to; none for a headless one."""
+    return usable_addresses((*service.spec.cluster_ips, service.spec.cluster_ip), loopback=True)
 
 
 def _protocol(view: View, service: Key, port: ServicePort) -> AppProtocol:

@@ -11,7 +11,6 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Settings
 from meshgw.ir.mesh import AppProtocol, Enrolment, WaypointService
 from meshgw.resolve import tables as t
-from meshgw.resolve.mesh import canonical_addresses
 from tests.rig.mesh import CLASS, WAYPOINT, feed, gateway, mesh_graph, pod, remove
 
 SERVICE = Key("default", "echo")
@@ -216,11 +215,6 @@ def test_both_families_are_served_in_canonical_form() -> None:
     assert row.addresses == ("10.0.0.1", "fd00::1")
 
 
-def test_canonical_addresses_leave_out_what_is_no_usable_address() -> None:
-    texts = ["10.0.0.2", "10.0.0.1", "None", "", "010.0.0.1", "0.0.0.0", "::", "224.0.0.1", "10.0.0.1", "a.b"]
-    assert canonical_addresses(texts) == ("10.0.0.1", "10.0.0.2")
-
-
 @pytest.mark.parametrize(
     ("port", "protocol"),
     [
@@ -303,6 +297,11 @@ def test_a_finished_pod_has_given_its_address_back(phase: str) -> None:
 def test_a_pod_on_its_nodes_network_has_no_address_of_its_own() -> None:
     graph = world(pod("app", "10.1.0.1").replace("containers:", "hostNetwork: true, containers:"))
     assert workload(graph) is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "0.0.0.0"])
+def test_an_address_that_leads_to_the_proxy_or_its_machine_is_no_pods(address: str) -> None:
+    assert workload(world(pod("app", address))) is None
 
 
 def test_an_address_that_two_pods_claim_is_served_for_neither() -> None:
