@@ -19,7 +19,7 @@ class Backend:
         self.workload = workload
         self.requests = 0
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
         """Listen; raises InUseError when the address is taken."""
@@ -35,19 +35,22 @@ class Backend:
         """Close everything."""
         if self._server is not None:
             self._server.close()
-            for writer in tuple(self._open):
+            for writer in self._open:
                 writer.transport.abort()
+            await asyncio.gather(*self._open.values())
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio runs this as one
+        self._open[writer] = task
         try:
             while await self._answer(reader, writer):
                 pass
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the peer left in the middle of a request
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the peer left in the middle of a request, or sent none
         finally:
-            self._open.discard(writer)
+            del self._open[writer]
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

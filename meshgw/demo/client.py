@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
@@ -157,4 +158,6 @@ def _reason(error: Exception) -> str:
         return f"no answer within {_WITHIN:g} s"
     if isinstance(error, EOFError):
         return "connection closed without an answer"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

@@ -145,8 +145,8 @@ def edit_delays(samples: Sequence[Sample], edits: Sequence[Edit]) -> list[float]
     A request counts as answered by the old rules until its answer is there, so delays err on the long side.
     """
     delays = []
-    ends = [edit.saved for edit in edits[1:]] + [float("inf")]
-    for edit, end in zip(edits, ends, strict=True):
+    ends = [*(edit.saved for edit in edits[1:]), float("inf")]
+    for edit, end in zip(edits, ends, strict=False):
         during = [sample for sample in samples if edit.saved <= sample.began < end]
         old = [sample.ended for sample in during if sample.workload and sample.workload != edit.workload]
         live = max(old, default=edit.saved)
