@@ -14,7 +14,13 @@ from meshgw.emit.cluster import CONNECT_TIMEOUT, HTTP_OPTIONS
 from meshgw.emit.hbone import mesh_context, trusted_identities
 from meshgw.emit.hcm import http_filter
 from meshgw.emit.listener import address
-from meshgw.emit.protos import (
+from meshgw.emit.resource import CLUSTER, LISTENER, SECRET, Resource
+from meshgw.emit.secret import certificate_secret, roots_secret
+from meshgw.emit.tls import san, sds, transport_socket
+from meshgw.ir.backend import SanKind, WorkloadCertificate
+from meshgw.ir.gateway import Settings
+from meshgw.names import HBONE_PORT, SDS_MESH_ROOTS
+from meshgw.protos import (
     CertificateValidationContext,
     Cluster,
     ClusterLoadAssignment,
@@ -50,12 +56,6 @@ from meshgw.emit.protos import (
     duration,
     encode,
 )
-from meshgw.emit.resource import CLUSTER, LISTENER, SECRET, Resource
-from meshgw.emit.secret import certificate_secret, roots_secret
-from meshgw.emit.tls import san, sds, transport_socket
-from meshgw.ir.backend import SanKind, WorkloadCertificate
-from meshgw.ir.gateway import Settings
-from meshgw.names import HBONE_PORT, SDS_MESH_ROOTS
 
 _TLS: Final = "envoy.transport_sockets.tls"
 

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from meshgw.emit.headers import edit_fields
-from meshgw.emit.protos import (
+from meshgw.ir.route import Backend, Filters, Mirror, Redirect, Retry, Rule
+from meshgw.protos import (
     DirectResponseAction,
     FractionalPercent,
     PreviousHostsPredicate,
@@ -19,7 +20,6 @@ from meshgw.emit.protos import (
     any_of,
     duration,
 )
-from meshgw.ir.route import Backend, Filters, Mirror, Redirect, Retry, Rule
 
 SAFE_RETRIES: Final = "connect-failure,refused-stream,reset-before-request"
 """Failures after which no backend has seen the request, so that any request may be sent again."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from meshgw.emit.action import NO_CLUSTER
 from meshgw.emit.hcm import access_log, connection_manager
-from meshgw.emit.protos import Filter, FilterChain, FilterChainMatch, TcpProxy, TransportSocket, any_of
 from meshgw.emit.tls import ALPN_HTTP, downstream_tls
 from meshgw.ir.gateway import Listener, Protocol, TlsMode
 from meshgw.ir.keys import ListenerKey
 from meshgw.ir.route import Backend, L4Binding, L4Chain
+from meshgw.protos import Filter, FilterChain, FilterChainMatch, TcpProxy, TransportSocket, any_of
 from meshgw.resolve.hostnames import most_specific, route_config
 
 _TLS = frozenset({Protocol.HTTPS, Protocol.TLS})

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from meshgw.emit.protos import (
+from meshgw.emit.resource import CLUSTER, Resource
+from meshgw.emit.tls import ALPN_HTTP, transport_socket, upstream_roots, upstream_tls
+from meshgw.engine import View
+from meshgw.ir import backend as ir
+from meshgw.ir.backend import UpstreamProtocol
+from meshgw.ir.keys import ClusterKey, ResourceKey
+from meshgw.protos import (
     CircuitBreakers,
     Cluster,
     ClusterLoadAssignment,
@@ -24,12 +30,6 @@ from meshgw.emit.protos import (
     duration,
     encode,
 )
-from meshgw.emit.resource import CLUSTER, Resource
-from meshgw.emit.tls import ALPN_HTTP, transport_socket, upstream_roots, upstream_tls
-from meshgw.engine import View
-from meshgw.ir import backend as ir
-from meshgw.ir.backend import UpstreamProtocol
-from meshgw.ir.keys import ClusterKey, ResourceKey
 
 CONNECT_TIMEOUT: Final = 3_000
 """Milliseconds, TLS included. Three attempts together stay below the usual patience of clients."""

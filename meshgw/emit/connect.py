@@ -18,7 +18,22 @@ from meshgw.emit.action import answer
 from meshgw.emit.hbone import mesh_context, trusted_identities
 from meshgw.emit.hcm import MAX_STREAMS, access_log, http_filter
 from meshgw.emit.listener import BUFFER_LIMIT, address
-from meshgw.emit.protos import (
+from meshgw.emit.rbac import Place, authorization_filters, guards, peer_filter
+from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
+from meshgw.emit.tables import CONNECT_HOSTS, VirtualHost
+from meshgw.emit.tls import transport_socket
+from meshgw.engine import View
+from meshgw.ir.gateway import Binding, Settings
+from meshgw.ir.mesh import AppProtocol, Authorization, WaypointPort, WaypointService, WaypointWorkload
+from meshgw.names import (
+    HBONE_PORT,
+    LISTENER_CONNECT_TERMINATE,
+    LISTENER_MAIN_INTERNAL,
+    STATE_CONNECT_AUTHORITY,
+    STATE_LOCAL_PRINCIPAL,
+    STATE_PEER_PRINCIPAL,
+)
+from meshgw.protos import (
     DownstreamTlsContext,
     Duration,
     Filter,
@@ -44,22 +59,7 @@ from meshgw.emit.protos import (
     encode,
     field,
 )
-from meshgw.emit.protos import VirtualHost as VirtualHostMessage
-from meshgw.emit.rbac import Place, authorization_filters, guards, peer_filter
-from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
-from meshgw.emit.tables import CONNECT_HOSTS, VirtualHost
-from meshgw.emit.tls import transport_socket
-from meshgw.engine import View
-from meshgw.ir.gateway import Binding, Settings
-from meshgw.ir.mesh import AppProtocol, Authorization, WaypointPort, WaypointService, WaypointWorkload
-from meshgw.names import (
-    HBONE_PORT,
-    LISTENER_CONNECT_TERMINATE,
-    LISTENER_MAIN_INTERNAL,
-    STATE_CONNECT_AUTHORITY,
-    STATE_LOCAL_PRINCIPAL,
-    STATE_PEER_PRINCIPAL,
-)
+from meshgw.protos import VirtualHost as VirtualHostMessage
 from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.mesh import owned_addresses
 from meshgw.resolve.tables import AUTHORIZATIONS, SETTINGS, SINGLE

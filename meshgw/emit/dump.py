@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from meshgw.emit.protos import (
+from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, SHORT_NAMES, Resource
+from meshgw.emit.tables import RESOURCES
+from meshgw.engine import View
+from meshgw.protos import (
     Cluster,
     ClusterLoadAssignment,
     Listener,
@@ -13,9 +16,6 @@ from meshgw.emit.protos import (
     RouteConfiguration,
     Secret,
 )
-from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, SHORT_NAMES, Resource
-from meshgw.emit.tables import RESOURCES
-from meshgw.engine import View
 
 REDACTED: Final = "[redacted]"
 

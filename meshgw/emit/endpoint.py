@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshgw.emit.cluster import MESHGW, ORIGINAL_DST, refused
-from meshgw.emit.protos import (
+from meshgw.emit.resource import ENDPOINTS, Resource
+from meshgw.engine import View
+from meshgw.ir import backend as ir
+from meshgw.ir.backend import UpstreamProtocol
+from meshgw.ir.keys import ClusterKey, ResourceKey
+from meshgw.names import LISTENER_CONNECT_ORIGINATE
+from meshgw.protos import (
     Address,
     ClusterLoadAssignment,
     Endpoint,
@@ -18,12 +24,6 @@ from meshgw.emit.protos import (
     SocketAddress,
     encode,
 )
-from meshgw.emit.resource import ENDPOINTS, Resource
-from meshgw.engine import View
-from meshgw.ir import backend as ir
-from meshgw.ir.backend import UpstreamProtocol
-from meshgw.ir.keys import ClusterKey, ResourceKey
-from meshgw.names import LISTENER_CONNECT_ORIGINATE
 from meshgw.resolve.tables import CLUSTERS
 
 _TRANSPORT_MATCH = "envoy.transport_socket_match"

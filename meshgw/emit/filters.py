@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from meshgw.emit import checks
-from meshgw.emit.protos import (
+from meshgw.ir.route import Cors, ExternalAuth, Filters, SessionPersistence
+from meshgw.protos import (
     AnyMessage,
     BoolValue,
     BufferSettings,
@@ -33,7 +34,6 @@ from meshgw.emit.protos import (
     any_of,
     duration,
 )
-from meshgw.ir.route import Cors, ExternalAuth, Filters, SessionPersistence
 
 CORS: Final = "envoy.filters.http.cors"
 STATEFUL_SESSION: Final = "envoy.filters.http.stateful_session"

@@ -14,7 +14,15 @@ from meshgw.api.meta import Key
 from meshgw.emit.cluster import CONNECT_TIMEOUT, HTTP_OPTIONS, MESHGW
 from meshgw.emit.hcm import access_log
 from meshgw.emit.listener import listener_filter
-from meshgw.emit.protos import (
+from meshgw.emit.resource import CLUSTER, LISTENER, Resource
+from meshgw.emit.secret import UseKey
+from meshgw.emit.tls import san, sds, transport_socket, validate
+from meshgw.engine import View
+from meshgw.ir.backend import SanKind, SecretUse
+from meshgw.ir.gateway import Settings
+from meshgw.ir.keys import ResourceKey
+from meshgw.names import HBONE_PORT, LISTENER_CONNECT_ORIGINATE, SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
+from meshgw.protos import (
     CertificateValidationContext,
     Cluster,
     CommonTlsContext,
@@ -34,14 +42,6 @@ from meshgw.emit.protos import (
     duration,
     encode,
 )
-from meshgw.emit.resource import CLUSTER, LISTENER, Resource
-from meshgw.emit.secret import UseKey
-from meshgw.emit.tls import san, sds, transport_socket, validate
-from meshgw.engine import View
-from meshgw.ir.backend import SanKind, SecretUse
-from meshgw.ir.gateway import Settings
-from meshgw.ir.keys import ResourceKey
-from meshgw.names import HBONE_PORT, LISTENER_CONNECT_ORIGINATE, SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
 from meshgw.resolve.tables import SETTINGS, SINGLE
 
 __all__ = [

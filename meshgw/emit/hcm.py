@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from meshgw.emit.filters import CORS, EXT_AUTHZ, ROUTER, STATEFUL_SESSION, no_authorization
-from meshgw.emit.protos import (
+from meshgw.protos import (
     AccessLog,
     CidrRange,
     Cors,

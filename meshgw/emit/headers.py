@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
-from meshgw.emit.protos import HeaderValue, HeaderValueOption
 from meshgw.ir.route import HeaderEdit, Rewrite
+from meshgw.protos import HeaderValue, HeaderValueOption
 
 _APPEND = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 _SET = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD

@@ -18,7 +18,15 @@ from meshgw.emit.connect import ORIGINAL_DST, STRINGS, place, state
 from meshgw.emit.hbone import STATE_IDENTITY
 from meshgw.emit.hcm import access_log, connection_manager
 from meshgw.emit.listener import listener_filter
-from meshgw.emit.protos import (
+from meshgw.emit.rbac import authorization_filters, guards
+from meshgw.emit.resource import LISTENER, Resource, content_version
+from meshgw.emit.tables import INBOUND, Inbound
+from meshgw.emit.tls import transport_socket
+from meshgw.engine import View
+from meshgw.ir.keys import RouteConfigKey
+from meshgw.ir.mesh import AppProtocol, WaypointPort, WaypointService, WaypointWorkload
+from meshgw.names import LISTENER_CONNECT_ORIGINATE, LISTENER_MAIN_INTERNAL, STATE_PEER_PRINCIPAL
+from meshgw.protos import (
     Address,
     Cluster,
     ClusterLoadAssignment,
@@ -45,14 +53,6 @@ from meshgw.emit.protos import (
     encode,
     field,
 )
-from meshgw.emit.rbac import authorization_filters, guards
-from meshgw.emit.resource import LISTENER, Resource, content_version
-from meshgw.emit.tables import INBOUND, Inbound
-from meshgw.emit.tls import transport_socket
-from meshgw.engine import View
-from meshgw.ir.keys import RouteConfigKey
-from meshgw.ir.mesh import AppProtocol, WaypointPort, WaypointService, WaypointWorkload
-from meshgw.names import LISTENER_CONNECT_ORIGINATE, LISTENER_MAIN_INTERNAL, STATE_PEER_PRINCIPAL
 from meshgw.resolve.hostnames import service_route_config
 from meshgw.resolve.mesh import owned_addresses, service_target
 from meshgw.resolve.tables import AUTHORIZATIONS

@@ -8,7 +8,13 @@ from typing import Final
 from meshgw.emit.action import NO_CLUSTER
 from meshgw.emit.chains import tcp_chains
 from meshgw.emit.hcm import access_log
-from meshgw.emit.protos import (
+from meshgw.emit.resource import LISTENER, Resource
+from meshgw.engine import View
+from meshgw.ir import gateway as ir
+from meshgw.ir.gateway import Binding, Protocol
+from meshgw.ir.keys import ListenerKey, PortKey, ResourceKey
+from meshgw.ir.route import L4Binding
+from meshgw.protos import (
     Address,
     Listener,
     ListenerFilter,
@@ -24,12 +30,6 @@ from meshgw.emit.protos import (
     duration,
     encode,
 )
-from meshgw.emit.resource import LISTENER, Resource
-from meshgw.engine import View
-from meshgw.ir import gateway as ir
-from meshgw.ir.gateway import Binding, Protocol
-from meshgw.ir.keys import ListenerKey, PortKey, ResourceKey
-from meshgw.ir.route import L4Binding
 from meshgw.resolve.tables import BINDINGS, L4_BINDINGS
 
 BUFFER_LIMIT: Final = 32_768

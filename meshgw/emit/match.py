@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from meshgw.emit.protos import (
+from meshgw.ir.route import Match, PathEdit, PathKind, PathMatch, ValueMatch
+from meshgw.protos import (
     FractionalPercent,
     HeaderMatcher,
     QueryParameterMatcher,
@@ -15,7 +16,6 @@ from meshgw.emit.protos import (
     RuntimeFractionalPercent,
     StringMatcher,
 )
-from meshgw.ir.route import Match, PathEdit, PathKind, PathMatch, ValueMatch
 
 _MILLION = FractionalPercent.MILLION
 MILLION = 1_000_000

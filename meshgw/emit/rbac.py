@@ -16,7 +16,18 @@ from typing import Final, NamedTuple
 import re2
 
 from meshgw.emit.hcm import http_filter
-from meshgw.emit.protos import (
+from meshgw.ir.mesh import (
+    Action,
+    Authorization,
+    AuthorizationPolicy,
+    AuthorizationRule,
+    Operation,
+    Source,
+    StringKind,
+    StringMatch,
+)
+from meshgw.names import STATE_PEER_PRINCIPAL
+from meshgw.protos import (
     AnyMessage,
     FilterStateMatcher,
     HeaderMatcher,
@@ -32,17 +43,6 @@ from meshgw.emit.protos import (
     StringMatcher,
     any_of,
 )
-from meshgw.ir.mesh import (
-    Action,
-    Authorization,
-    AuthorizationPolicy,
-    AuthorizationRule,
-    Operation,
-    Source,
-    StringKind,
-    StringMatch,
-)
-from meshgw.names import STATE_PEER_PRINCIPAL
 
 DENY_FILTER: Final = "meshgw.deny"
 ALLOW_FILTER: Final = "meshgw.allow"

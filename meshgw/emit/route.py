@@ -13,12 +13,12 @@ from meshgw.emit.action import answer, edits, forward, redirect_action, redirect
 from meshgw.emit.filters import route_filters
 from meshgw.emit.headers import Edits, HeaderFields, edit_fields, host_of
 from meshgw.emit.match import MILLION, authority_has_port, build_match, path_cases
-from meshgw.emit.protos import Route, encode, field
 from meshgw.emit.tables import Fragment
 from meshgw.engine import View
 from meshgw.ir.keys import RouteConfigKey, RouteKey
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, Match, Redirect, Rewrite, Rule
 from meshgw.ir.route import Route as CompiledRoute
+from meshgw.protos import Route, encode, field
 from meshgw.resolve.tables import ROUTES
 
 _ROUTES: Final = 3  # field number of `routes` in VirtualHost

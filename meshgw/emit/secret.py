@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from meshgw.api.meta import Key
-from meshgw.emit.protos import DataSource, Secret, TlsCertificate, encode
 from meshgw.emit.resource import SECRET, Resource
 from meshgw.emit.tls import JOIN, SYSTEM_ROOTS, bundle_secret, upstream_roots
 from meshgw.engine import View
@@ -14,6 +13,7 @@ from meshgw.ir.backend import Cluster, SecretUse
 from meshgw.ir.gateway import Gateway, Listener, Role, Settings
 from meshgw.ir.keys import ResourceKey
 from meshgw.names import SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
+from meshgw.protos import DataSource, Secret, TlsCertificate, encode
 from meshgw.resolve.tables import BUNDLES, CERTIFICATES, OUR_GATEWAYS, SETTINGS, SINGLE, WORKLOAD_CERTIFICATES
 
 SYSTEM_ROOTS_FILE: Final = "/etc/ssl/certs/ca-certificates.crt"

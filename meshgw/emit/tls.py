@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from meshgw.emit.protos import (
+from meshgw.ir.backend import SanKind, UpstreamTls
+from meshgw.ir.gateway import ListenerTls, ValidationMode
+from meshgw.protos import (
     CertificateValidationContext,
     CommonTlsContext,
     DownstreamTlsContext,
@@ -19,8 +21,6 @@ from meshgw.emit.protos import (
     ads,
     any_of,
 )
-from meshgw.ir.backend import SanKind, UpstreamTls
-from meshgw.ir.gateway import ListenerTls, ValidationMode
 
 SYSTEM_ROOTS: Final = "system-roots"
 """SDS name of the CA certificates of the proxy's own system."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from meshgw.api.meta import Key
 from meshgw.emit.connect import connect_listener, connect_routes
 from meshgw.emit.internal import direct_cluster, internal_cluster, internal_listener, tunnel_cluster
-from meshgw.emit.protos import Cluster, encode
 from meshgw.emit.resource import CLUSTER, LISTENER, Resource
 from meshgw.engine import View
 from meshgw.ir.gateway import Binding, Gateway, Role, Settings, WaypointFor
 from meshgw.ir.keys import ResourceKey
+from meshgw.protos import Cluster, encode
 from meshgw.resolve.tables import BINDINGS, SETTINGS, SINGLE
 
 

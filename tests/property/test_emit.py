@@ -12,7 +12,6 @@ from meshgw.api.meta import Key
 from meshgw.emit import tables as out
 from meshgw.emit.action import safe_retries
 from meshgw.emit.dump import MESSAGES
-from meshgw.emit.protos import MessageToJson, RouteConfiguration, VirtualHost, encode
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource
 from meshgw.emit.route import compile_fragments
 from meshgw.ir.backend import (
@@ -47,6 +46,7 @@ from meshgw.ir.route import (
     SessionPersistence,
     ValueMatch,
 )
+from meshgw.protos import MessageToJson, RouteConfiguration, VirtualHost, encode
 from meshgw.resolve import tables as t
 from tests.decoder import decode
 from tests.unit.emit.world import World, backend, https, listener, target

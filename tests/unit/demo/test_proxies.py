@@ -6,9 +6,9 @@ from google.protobuf.json_format import MessageToDict
 
 from meshgw.demo.plan import Plan
 from meshgw.demo.proxies import accounts, client_resources, secrets, workload_resources
-from meshgw.emit.protos import Cluster, Listener, Secret
 from meshgw.emit.resource import CLUSTER, LISTENER, SECRET, Resource
 from meshgw.ir.backend import WorkloadCertificate
+from meshgw.protos import Cluster, Listener, Secret
 
 PLAN = Plan(number=20)
 MESSAGES = {LISTENER: Listener, CLUSTER: Cluster, SECRET: Secret}

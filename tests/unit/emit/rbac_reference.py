@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from meshgw.emit.protos import HttpRbacPerRoute, RbacRules
 from meshgw.emit.rbac import ALLOW_FILTER, DENY_FILTER
 from meshgw.ir.mesh import (
     Action,
@@ -18,6 +17,7 @@ from meshgw.ir.mesh import (
     StringMatch,
 )
 from meshgw.names import STATE_PEER_PRINCIPAL
+from meshgw.protos import HttpRbacPerRoute, RbacRules
 
 
 class Request(NamedTuple):

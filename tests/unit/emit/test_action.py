@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from meshgw.emit.action import NO_CLUSTER, RedirectPort, forward, redirect_port, retry_policy
-from meshgw.emit.protos import FractionalPercent, RouteAction
 from meshgw.ir.route import Backend, Filters, HeaderEdit, Mirror, Redirect, Retry, Rule
+from meshgw.protos import FractionalPercent, RouteAction
 from tests.unit.emit.world import backend, target
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from meshgw.emit.cluster import HTTP_OPTIONS, UNLIMITED, build_cluster
-from meshgw.emit.protos import Cluster, InternalUpstreamTransport, UpstreamHttp, UpstreamTlsContext
 from meshgw.ir import backend as ir
 from meshgw.ir.backend import SanKind, UpstreamProtocol, UpstreamTls
 from meshgw.ir.keys import ClusterKey
+from meshgw.protos import Cluster, InternalUpstreamTransport, UpstreamHttp, UpstreamTlsContext
 from tests.unit.emit.world import GATEWAY, target
 
 TLS = UpstreamTls(sni="app.test", bundles=("bundle/configmap/default/roots",))

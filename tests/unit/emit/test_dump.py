@@ -7,9 +7,9 @@ import sys
 
 from meshgw.emit.dump import dump, reveal
 from meshgw.emit.hcm import access_log
-from meshgw.emit.protos import FilterChain, Listener, encode
 from meshgw.emit.resource import LISTENER, SECRET, Resource
 from meshgw.emit.secret import certificate_secret
+from meshgw.protos import FilterChain, Listener, encode
 
 
 def _listener() -> Resource:
@@ -30,7 +30,7 @@ def test_a_document_is_plain_values_in_order_of_name() -> None:
 def test_two_processes_write_the_same_document() -> None:
     program = (
         "import json; from meshgw.emit.dump import dump; from meshgw.emit.hcm import access_log\n"
-        "from meshgw.emit.protos import Listener, encode; from meshgw.emit.resource import LISTENER, Resource\n"
+        "from meshgw.protos import Listener, encode; from meshgw.emit.resource import LISTENER, Resource\n"
         "built = Listener(name='tcp/80', access_log=[access_log(http=True)])\n"
         "print(json.dumps(dump(Resource.of(LISTENER, built.name, encode(built)))))"
     )

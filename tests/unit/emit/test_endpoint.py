@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from meshgw.emit.endpoint import build_endpoints
-from meshgw.emit.protos import ClusterLoadAssignment, HealthStatus, SocketAddress
 from meshgw.emit.resource import CLUSTER, ENDPOINTS
 from meshgw.ir.backend import Endpoint, UpstreamProtocol
+from meshgw.protos import ClusterLoadAssignment, HealthStatus, SocketAddress
 from meshgw.resolve import tables as t
 from tests.unit.emit.world import World, target
 

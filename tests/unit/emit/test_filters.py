@@ -9,8 +9,8 @@ from meshgw.emit.filters import (
     route_filters,
     sticky_session,
 )
-from meshgw.emit.protos import CookieBasedSessionState, ExecuteFilterAction, ExtAuthz, HeaderBasedSessionState
 from meshgw.ir.route import Cors, ExternalAuth, Filters, SessionPersistence
+from meshgw.protos import CookieBasedSessionState, ExecuteFilterAction, ExtAuthz, HeaderBasedSessionState
 from tests.unit.emit.world import target
 
 

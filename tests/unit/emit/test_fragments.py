@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from meshgw.emit import tables as out
-from meshgw.emit.protos import RouteConfiguration
 from meshgw.emit.resource import ROUTE_CONFIGURATION
 from meshgw.ir.keys import RouteKey
 from meshgw.ir.route import HostKind, Rule
+from meshgw.protos import RouteConfiguration
 from meshgw.resolve import tables as t
 from meshgw.resolve.hostnames import route_config
 from tests.unit.emit.world import World, backend, listener, match, replace, route, target

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from meshgw.emit.headers import edit_fields, host_of
-from meshgw.emit.protos import HeaderValueOption
 from meshgw.ir.route import HeaderEdit, Rewrite
+from meshgw.protos import HeaderValueOption
 
 
 def added(*edits: HeaderEdit) -> list[tuple[str, str, int]]:

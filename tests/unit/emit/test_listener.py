@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from meshgw.emit import tables as out
 from meshgw.emit.action import NO_CLUSTER
-from meshgw.emit.protos import DownstreamTlsContext, HttpConnectionManager, Listener, TcpProxy, UdpProxyConfig, UdpRoute
 from meshgw.emit.resource import LISTENER
 from meshgw.ir.gateway import Binding, ClientValidation, ListenerTls, Protocol, TlsMode, ValidationMode
 from meshgw.ir.route import Backend, Rule
+from meshgw.protos import DownstreamTlsContext, HttpConnectionManager, Listener, TcpProxy, UdpProxyConfig, UdpRoute
 from meshgw.resolve import tables as t
 from tests.unit.emit.world import GATEWAY, World, backend, https, listener, match, replace, route, target
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgw.api.meta import Key
-from meshgw.emit.protos import HttpRbac, RbacRules, encode
 from meshgw.emit.rbac import (
     ALLOW_FILTER,
     DENY_FILTER,
@@ -33,6 +32,7 @@ from meshgw.ir.mesh import (
     StringKind,
     StringMatch,
 )
+from meshgw.protos import HttpRbac, RbacRules, encode
 from tests.unit.emit.rbac_reference import Request, envoy_permits, permits
 
 DOMAINS = ("td", "old.td")

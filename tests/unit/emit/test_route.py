@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshgw.emit import tables as out
-from meshgw.emit.protos import Route, VirtualHost
 from meshgw.emit.route import compile_fragments
 from meshgw.ir.route import (
     Backend,
@@ -19,6 +18,7 @@ from meshgw.ir.route import (
     Rule,
 )
 from meshgw.ir.route import Route as CompiledRoute
+from meshgw.protos import Route, VirtualHost
 from meshgw.resolve import tables as t
 from tests.unit.emit.world import World, backend, listener, match, route, target
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from meshgw.api.meta import Key
 from meshgw.emit import tables as out
-from meshgw.emit.protos import Secret
 from meshgw.emit.resource import CLUSTER, LISTENER, SECRET
 from meshgw.ir.backend import Bundle, Certificate, UpstreamTls, WorkloadCertificate, bundle_name, certificate_name
 from meshgw.ir.gateway import ClientValidation, Role, Settings
+from meshgw.protos import Secret
 from meshgw.resolve import tables as t
 from tests.unit.emit.world import GATEWAY, World, https, replace, target
 

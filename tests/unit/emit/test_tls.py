@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from meshgw.protos import DownstreamTlsContext, TlsParameters
 from meshgw.emit.tls import bundle_secret, downstream_tls, upstream_roots
 from meshgw.ir.backend import UpstreamTls
 from meshgw.ir.gateway import ListenerTls
+from meshgw.protos import DownstreamTlsContext, TlsParameters
 
 
 @pytest.mark.parametrize(

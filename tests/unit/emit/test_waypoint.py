@@ -12,13 +12,13 @@ from meshgw.emit import tables as out
 from meshgw.emit.connect import ORIGINAL_DST, authority
 from meshgw.emit.dump import dump
 from meshgw.emit.internal import CLUSTER_DIRECT, CLUSTER_TUNNEL, chain_name, join_matcher
-from meshgw.emit.protos import IPMatcher, Listener, Matcher, RouteConfiguration
 from meshgw.emit.rbac import ALLOW_FILTER, DENY_FILTER, PEER_FILTER
 from meshgw.emit.resource import CLUSTER, LISTENER, ROUTE_CONFIGURATION, SECRET, Resource
 from meshgw.engine import Delta, Graph
 from meshgw.ir.gateway import Settings
 from meshgw.ir.keys import ResourceKey
 from meshgw.ir.mesh import AppProtocol, WaypointPort, WaypointService
+from meshgw.protos import IPMatcher, Listener, Matcher, RouteConfiguration
 from meshgw.resolve import tables as t
 from tests.rig.mesh import CLASS, WAYPOINT, endpoints, feed, gateway, mesh_graph, pod, policy, remove, service
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import meshgw
-from meshgw.emit.protos import Cluster, Route, Struct, VirtualHost, any_of, duration, encode, field
+from meshgw.protos import Cluster, Route, Struct, VirtualHost, any_of, duration, encode, field
 
 
 @given(st.binary(max_size=300))
@@ -47,7 +47,7 @@ def test_no_other_module_of_the_core_imports_generated_code() -> None:
         for path in (root / folder).rglob("*.py")
     ]
     importers = {path.relative_to(root).as_posix() for path in [*core, root / "pipeline.py"] if _generated(path)}
-    assert importers == {"emit/protos.py"}
+    assert importers == {"protos.py"}
 
 
 def _generated(path: Path) -> bool:
