@@ -13,16 +13,20 @@ from meshgw.emit.resource import CLUSTER, Resource
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A resource ready for the wire; `any_field` serves both protocols, `head` and `tail` frame it for delta."""
+    """A resource ready for the wire: its body, not copied, with what delta puts before and behind it.
+
+    From `any_at` on, `head` begins the `Any` in field 2, which both kinds of response number alike.
+    """
 
     version: str
     head: bytes
-    any_field: bytes
+    any_at: int
+    body: bytes
     tail: bytes
     endpoints: str | None = None  # the EDS resource a cluster warms on
 
     def __repr__(self) -> str:
-        return f"Entry({self.version} {len(self.any_field)} bytes)"
+        return f"Entry({self.version} {len(self.body)} bytes)"
 
 
 def varint(value: int) -> bytes:
@@ -46,16 +50,18 @@ def field(number: int, value: bytes) -> bytes:
 
 
 def encode(resource: Resource) -> Entry:
-    """The resource framed once: `Any` in field 2, which both kinds of response number alike."""
+    """The resource framed once."""
     type_field = field(1, resource.type_url.encode())
     body_prefix = prefix(2, len(resource.body)) if resource.body else b""
     size = len(type_field) + len(body_prefix) + len(resource.body)
-    any_field = b"".join((prefix(2, size), type_field, body_prefix, resource.body))
+    any_head = prefix(2, size) + type_field + body_prefix
     version, name = field(1, resource.version.encode()), field(3, resource.name.encode())
+    delta_head = prefix(2, len(version) + len(any_head) + len(resource.body) + len(name)) + version
     return Entry(
         version=resource.version,
-        head=prefix(2, len(version) + len(any_field) + len(name)) + version,
-        any_field=any_field,
+        head=delta_head + any_head,
+        any_at=len(delta_head),
+        body=resource.body,
         tail=name,
         endpoints=_endpoints_of(resource) if resource.type_url == CLUSTER else None,
     )
@@ -78,7 +84,7 @@ def delta_response(
     """A serialized `DeltaDiscoveryResponse`."""
     parts = [field(1, version.encode())]
     for entry in entries:
-        parts += (entry.head, entry.any_field, entry.tail)
+        parts += (entry.head, entry.body, entry.tail)
     parts += (field(4, type_url.encode()), field(5, nonce.encode()))
     for name in removed:
         encoded = name.encode()
@@ -89,6 +95,7 @@ def delta_response(
 def sotw_response(*, type_url: str, version: str, nonce: str, entries: Iterable[Entry]) -> bytes:
     """A serialized `DiscoveryResponse`."""
     parts = [field(1, version.encode())]
-    parts += (entry.any_field for entry in entries)
+    for entry in entries:
+        parts += (entry.head[entry.any_at :], entry.body)
     parts += (field(4, type_url.encode()), field(5, nonce.encode()))
     return b"".join(parts)
