@@ -151,11 +151,12 @@ def _endpoint(view: View, item: _Found) -> Endpoint:
 
 
 def _tunnelled(view: View, endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint as the mesh reaches it: by HBONE if exactly one workload with an identity has the address."""
-    workloads = view.by(WORKLOADS, "address", endpoint.address)
-    if len(workloads) != 1:
+    """Return the endpoint as the mesh reaches it: by HBONE if a workload that speaks it has the address.
+
+    Workloads that disagree about who is there leave the identity empty: nobody could prove it, so nothing is sent.
+    """
+    workloads = [row for _key, row in view.by(WORKLOADS, "address", endpoint.address)]
+    if not any(row.hbone for row in workloads):
         return endpoint
-    workload = workloads[0][1]
-    if not workload.hbone or not workload.identity:
-        return endpoint
-    return msgspec.structs.replace(endpoint, hbone=True, identity=workload.identity)
+    identities = {row.identity for row in workloads}
+    return msgspec.structs.replace(endpoint, hbone=True, identity=identities.pop() if len(identities) == 1 else "")

@@ -201,11 +201,27 @@ def test_a_workload_of_the_mesh_is_reached_by_hbone() -> None:
     assert (endpoint.hbone, endpoint.identity) == (True, "spiffe://t/ns/n/sa/s")
 
 
-@pytest.mark.parametrize(
-    "workloads", [(), (workload("a", hbone=False),), (workload("a", identity=""),), (workload("a"), workload("b"))]
-)
-def test_without_one_provable_identity_there_is_no_tunnel(workloads: tuple[Workload, ...]) -> None:
+@pytest.mark.parametrize("workloads", [(), (workload("a", hbone=False),)])
+def test_an_endpoint_outside_of_the_mesh_is_reached_as_it_is(workloads: tuple[Workload, ...]) -> None:
     assert tunnelled(*workloads) == Endpoint(address="10.0.0.1", port=8080)
+
+
+@pytest.mark.parametrize(
+    "workloads",
+    [
+        (workload("a", identity=""),),
+        (workload("a"), workload("b", identity="spiffe://t/ns/n/sa/other")),
+        (workload("a"), workload("b", identity="spiffe://t/ns/n/sa/other", hbone=False)),
+    ],
+)
+def test_where_nobody_knows_who_is_there_no_identity_can_be_proved(workloads: tuple[Workload, ...]) -> None:
+    endpoint = tunnelled(*workloads)
+    assert (endpoint.hbone, endpoint.identity) == (True, "")
+
+
+def test_workloads_that_agree_about_the_identity_share_it() -> None:
+    endpoint = tunnelled(workload("a"), workload("b"))
+    assert (endpoint.hbone, endpoint.identity) == (True, "spiffe://t/ns/n/sa/s")
 
 
 def test_gateways_outside_the_mesh_open_no_tunnels() -> None:
