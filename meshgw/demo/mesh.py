@@ -45,14 +45,42 @@ class Mesh:
         self.nodes.identities.renew()
 
 
-class _Silence:
-    """A board that shows nothing."""
+class _Watch:
+    """A board that nobody sees: it tells when the waypoint serves, or never will."""
+
+    def __init__(self) -> None:
+        self.picture = Picture()
+        self.moved = asyncio.Event()
 
     def show(self, picture: Picture) -> None:
-        """Do nothing."""
+        """Take note."""
+        self.picture = picture
+        self.moved.set()
 
     def close(self) -> None:
         """Do nothing."""
+
+    @property
+    def proxies(self) -> set[str]:
+        """The states of the Gateways' proxies."""
+        return {line.proxy for line in self.picture.gateways}
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong, in one line."""
+        return "; ".join(f"{found['object']}: {found['message']}" for found in self.picture.findings) or "no findings"
+
+    async def wait_live(self) -> None:
+        """Wait until the waypoint serves; raises DemoError."""
+        try:
+            async with asyncio.timeout(_LIVE_WITHIN):
+                while self.proxies != {"live"}:
+                    self.moved.clear()
+                    if self.proxies & {"failed", "died"}:
+                        raise DemoError(f"the waypoint cannot run ({self.complaint})")
+                    await self.moved.wait()
+        except TimeoutError:
+            raise DemoError(f"the waypoint does not serve within {_LIVE_WITHIN:g} s ({self.complaint})") from None
 
 
 @contextlib.asynccontextmanager
@@ -85,16 +113,12 @@ async def _waypoint(envoy: EnvoyBinary, folder: Path, runtime: Path) -> AsyncIte
         mesh=MeshSettings(),
         metrics_port=None,
     )
-    app = Application(settings, _Silence())
+    watch = _Watch()
+    app = Application(settings, watch)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(app.run(stop), name="application")
-        try:
-            async with asyncio.timeout(_LIVE_WITHIN):
-                await app.live.wait()
-        except TimeoutError:
-            said = "; ".join(f"{finding.object}: {finding.message}" for finding in app.findings()) or "no findings"
-            raise DemoError(f"the waypoint does not serve within {_LIVE_WITHIN:g} s ({said})") from None
+        await watch.wait_live()
         try:
             yield app
         finally:
