@@ -17,6 +17,8 @@ from meshgw.emit.fragments import (
     build_virtual_host,
     group_hosts,
     group_route_config,
+    group_shards,
+    join_shard,
     place_fragments,
 )
 from meshgw.emit.hbone import emit_originate, group_originate
@@ -137,7 +139,8 @@ STEPS: tuple[Step, ...] = (
     Derived(out.PLACED, source=t.HOSTS, fn=place_fragments),
     Group(out.VIRTUAL_HOSTS, source=out.PLACED, by=group_hosts, fn=build_virtual_host),
     Derived(out.GUARDS, source=t.WAYPOINT_SERVICES, fn=emit_guards),
-    Group(out.ROUTE_CONFIGS, source=out.VIRTUAL_HOSTS, by=group_route_config, fn=build_route_config),
+    Group(out.SHARDS, source=out.VIRTUAL_HOSTS, by=group_shards, fn=join_shard),
+    Group(out.ROUTE_CONFIGS, source=out.SHARDS, by=group_route_config, fn=build_route_config),
     Group(out.LISTENER_RESOURCES, source=t.LISTENERS, by=group_ports, fn=emit_port),
     Union(out.INBOUND, sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS), fn=emit_inbound),
     Union(out.CONNECT_HOSTS, sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS), fn=emit_connect_hosts),

@@ -40,6 +40,8 @@ def dump(resource: Resource) -> dict[str, Any]:
 def reveal(resource: Resource) -> dict[str, Any]:
     """Return the same with private keys: for a configuration that is to run, never for display."""
     message = MESSAGES[resource.type_url].FromString(resource.body)
+    if isinstance(message, RouteConfiguration):
+        message.virtual_hosts.sort(key=lambda host: host.name)  # the order of their shards says nothing to people
     document: dict[str, Any] = _ordered(MessageToDict(message, preserving_proto_field_name=True))
     return document
 

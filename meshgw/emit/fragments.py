@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from heapq import merge
@@ -12,7 +13,7 @@ from meshgw.emit import checks
 from meshgw.emit.action import answer, safe_retries
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
 from meshgw.emit.route import Claim
-from meshgw.emit.tables import FRAGMENTS, GUARDS, Fragment, Placed, VirtualHost
+from meshgw.emit.tables import FRAGMENTS, GUARDS, Fragment, Placed, Shard, VirtualHost
 from meshgw.engine import View
 from meshgw.ir.keys import BackendTarget, ResourceKey, RouteConfigKey
 from meshgw.ir.route import HostEntry, HostKind
@@ -30,7 +31,11 @@ _SETTINGS: Final = encode(
     )
 )
 
+SHARD_COUNT: Final = 64
+"""About the square root of the thousands of hosts that a RouteConfiguration may hold: both joins stay short."""
+
 Host = tuple[RouteConfigKey, str]
+ShardKey = tuple[RouteConfigKey, int]
 
 
 def place_fragments(view: View, key: Claim, row: HostEntry) -> Iterable[tuple[Claim, Placed]]:
@@ -65,20 +70,32 @@ def build_virtual_host(_view: View, host: Host, members: Mapping[Claim, Placed])
     yield host, VirtualHost(body, hashlib.blake2b(body, digest_size=16).digest())
 
 
-def group_route_config(key: Host, _row: VirtualHost) -> Iterable[RouteConfigKey]:
-    """The RouteConfiguration of a virtual host."""
-    return (key[0],)
+def group_shards(host: Host, _row: VirtualHost) -> Iterable[ShardKey]:
+    """The shard of a virtual host."""
+    return ((host[0], zlib.crc32(host[1].encode()) % SHARD_COUNT),)
+
+
+def join_shard(_view: View, shard: ShardKey, members: Mapping[Host, VirtualHost]) -> Iterable[tuple[ShardKey, Shard]]:
+    """Join virtual hosts in order of their domains; the digest comes from theirs, so joined bytes are never hashed."""
+    hosts = members.values()
+    body = b"".join([host.body for host in hosts])
+    yield shard, Shard(body, hashlib.blake2b(b"".join([host.digest for host in hosts]), digest_size=16).digest())
+
+
+def group_route_config(shard: ShardKey, _row: Shard) -> Iterable[RouteConfigKey]:
+    """The RouteConfiguration of a shard."""
+    return (shard[0],)
 
 
 def build_route_config(
-    view: View, config: RouteConfigKey, members: Mapping[Host, VirtualHost]
+    view: View, config: RouteConfigKey, members: Mapping[ShardKey, Shard]
 ) -> Iterable[tuple[ResourceKey, Resource]]:
-    """Join virtual hosts; the version comes from their digests, so the joined bytes are never hashed."""
-    hosts = members.values()
+    """Join shards; Envoy does not care for the order of virtual hosts."""
+    shards = members.values()
     head = encode(RouteConfiguration(name=config.name))
     tail = _SETTINGS + _guard(view, config)
-    body = b"".join((head, *[host.body for host in hosts], tail))
-    version = content_version(head, b"".join([host.digest for host in hosts]), tail)
+    body = b"".join((head, *[shard.body for shard in shards], tail))
+    version = content_version(head, b"".join([shard.digest for shard in shards]), tail)
     key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
     yield key, Resource.of(ROUTE_CONFIGURATION, config.name, body, version=version)
 

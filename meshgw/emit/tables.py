@@ -38,6 +38,13 @@ class VirtualHost(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
 
 
+class Shard(msgspec.Struct, frozen=True, gc=False):
+    """Some VirtualHosts of one RouteConfiguration, joined, with a digest of them."""
+
+    body: bytes
+    digest: bytes
+
+
 class Inbound(msgspec.Struct, frozen=True, gc=False):
     """Parts of the listener inside of tunnels in wire form: `ranges` of its IPMatcher and its own filter `chains`."""
 
@@ -51,6 +58,8 @@ FRAGMENTS: Table[tuple[RouteConfigKey, RouteKey], tuple[Fragment, ...]] = Table(
 PLACED: Table[tuple[RouteConfigKey, str, RouteKey], Placed] = Table("placed")
 """Host claims with their fragments."""
 VIRTUAL_HOSTS: Table[tuple[RouteConfigKey, str], VirtualHost] = Table("virtual-hosts")
+SHARDS: Table[tuple[RouteConfigKey, int], Shard] = Table("shards")
+"""Virtual hosts by a number that their domain gives, so that a change joins a part anew and copies the others."""
 ROUTE_CONFIGS: Table[ResourceKey, Resource] = Table("route-configs")
 LISTENER_RESOURCES: Table[ResourceKey, Resource] = Table("listener-resources")
 CLUSTER_RESOURCES: Table[ResourceKey, Resource] = Table("cluster-resources")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from meshgw.api.meta import Key
 from meshgw.emit import tables as out
 from meshgw.emit.action import safe_retries
 from meshgw.emit.dump import MESSAGES
+from meshgw.emit.fragments import SHARD_COUNT
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource
 from meshgw.emit.route import compile_fragments
 from meshgw.ir.backend import (
@@ -49,7 +51,7 @@ from meshgw.ir.route import (
 from meshgw.protos import MessageToJson, RouteConfiguration, VirtualHost, encode
 from meshgw.resolve import tables as t
 from tests.decoder import decode
-from tests.unit.emit.world import World, backend, https, listener, target
+from tests.unit.emit.world import NOTHING, World, backend, https, listener, target
 
 names = st.sampled_from(["a", "b", "x-c", "Host", "bad name", ""])
 texts = st.text(alphabet="ab%/\\.*\n \u00e9", max_size=6)
@@ -126,12 +128,12 @@ def whole(claimed: Claims) -> RouteConfiguration:
     by_host: dict[str, list[Any]] = {"empty.test": []}
     for name, (rules_of, domains) in claimed.items():
         compiled = Route(key=RouteKey("HTTPRoute", "default", name), rules=rules_of)
-        fragments = compile_fragments(compiled, port=80, https=False)
+        fragments = compile_fragments(NOTHING, compiled, port=80, https=False)
         for domain in domains:
             by_host.setdefault(domain, []).extend(fragments)
     message = RouteConfiguration(name="http/80", ignore_port_in_host_matching=True)
     message.validate_clusters.SetInParent()
-    for domain in sorted(by_host):
+    for domain in sorted(by_host, key=lambda name: (crc32(name.encode()) % SHARD_COUNT, name)):
         host = message.virtual_hosts.add(name=domain, domains=[domain])
         for fragment in sorted(by_host[domain], key=lambda item: item.order):
             host.routes.extend(VirtualHost.FromString(fragment.body).routes)

@@ -23,13 +23,30 @@ def two_hosts() -> World:
     return world
 
 
-def test_hosts_are_sorted_and_ports_ignored() -> None:
+def test_hosts_are_joined_and_ports_ignored() -> None:
     built = config(two_hosts())
-    assert [host.name for host in built.virtual_hosts] == ["*", "a.test", "b.test"]
+    hosts = {host.name: host for host in built.virtual_hosts}
+    assert {name: len(host.routes) for name, host in hosts.items()} == {"*": 0, "a.test": 1, "b.test": 1}
     assert built.ignore_port_in_host_matching
     assert not built.validate_clusters.value
-    assert [len(host.routes) for host in built.virtual_hosts] == [0, 1, 1]
-    assert built.virtual_hosts[1].retry_policy.num_retries.value == 2
+    assert hosts["a.test"].retry_policy.num_retries.value == 2
+
+
+def test_a_shard_is_joined_anew_only_when_one_of_its_hosts_changes() -> None:
+    world, row = World(), listener()
+    world.listen(row)
+    for number in range(100):
+        world.serve(row, route(name=f"r{number}"), f"{number}.test")
+    world.commit()
+    key = RouteKey("HTTPRoute", "default", "r7")
+    world.put(t.ROUTES, key, route(Rule(matches=(match(),), backends=(backend("other"),)), name="r7"))
+    delta = world.commit()
+    assert (delta.recomputed["virtual-hosts"], delta.recomputed["shards"], delta.recomputed["route-configs"]) == (
+        1,
+        1,
+        1,
+    )
+    assert len({host.name for host in config(world).virtual_hosts}) == 101
 
 
 def test_the_version_changes_exactly_with_the_bytes() -> None:
