@@ -15,9 +15,11 @@ from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource
 from meshgw.standalone.lock import InUseError
 from tests.envoy.application import Instance, alive, application, placed
 from tests.envoy.gateway import (
+    Manifest,
     endpoint_slice,
     gateway,
     grant,
+    https_listener,
     listener,
     namespace,
     path,
@@ -27,8 +29,10 @@ from tests.envoy.gateway import (
 )
 from tests.rig.addresses import free_port
 from tests.rig.backends import Backends
+from tests.rig.certs import CertificateAuthority
 from tests.rig.clients import HttpClient, request
 from tests.rig.load import Load
+from tests.rig.tls import ClientTls
 from tests.rig.waiting import eventually
 
 LIVE_WITHIN = 0.2
@@ -180,6 +184,83 @@ async def test_moved_endpoints_take_the_traffic_and_no_request_fails(loopback: s
                 pods[turn % 2].hits.clear()
                 await pods[turn % 2].wait_hits(5)
         assert load.report.failed == 0, load.report.samples
+
+
+async def test_services_may_be_replaced_in_one_edit_and_no_request_fails(loopback: str, backends: Backends) -> None:
+    """The old cluster leaves only once nothing names it, the new one is there before anything does."""
+    pods = [await backends.echo(f"pod-{number}") for number in range(2)]
+
+    def objects(turn: int) -> list[Manifest]:
+        return [route([to(f"app-{turn}")]), service(f"app-{turn}", pods[turn % 2].address)]
+
+    async with application(loopback, placed(loopback)) as instance:
+        instance.write("app", *objects(0))
+        await eventually(lambda: shows(instance, 200))
+        async with Load(instance.target(), clients=3) as load, Load(instance.target(), http="2", clients=1) as second:
+            for turn in range(1, 31):
+                pods[turn % 2].hits.clear()
+                instance.write("app", *objects(turn))
+                instance.app.reload()
+                await pods[turn % 2].wait_hits(5)
+        assert (load.report.failed, second.report.failed) == (0, 0), load.report.samples + second.report.samples
+
+
+async def test_a_storm_of_edits_ends_with_the_last_and_no_request_fails(loopback: str, backends: Backends) -> None:
+    pods = {name: await backends.echo(name) for name in "ab"}
+    services = [service(name, pod.address) for name, pod in pods.items()]
+    async with application(loopback, placed(loopback), services) as instance:
+        instance.write("route", route([to("a")]))
+        await eventually(lambda: shows(instance, 200))
+        async with Load(instance.target(), clients=2) as load:
+            for number in range(100):
+                instance.write("route", route([to("ab"[number % 2], path("PathPrefix", f"/{number}")), to("a")]))
+                instance.app.reload()
+                if number % 10 == 9:
+                    await load.at_least(5)
+            await eventually(lambda: answered_by(instance, "b", "/99"))
+        assert load.report.failed == 0, load.report.samples
+        assert not instance.findings("MG6")
+
+
+async def answered_by(instance: Instance, pod: str, path_: str) -> bool:
+    """Whether that backend answers now."""
+    return (await request(instance.target(), path_, host="site.test")).pod == pod
+
+
+async def test_an_https_listener_beside_another_harms_no_connection(
+    loopback: str, backends: Backends, ca: CertificateAuthority
+) -> None:
+    pod = await backends.echo("a")
+    secret = ca.issue("one.site.test", "two.site.test").secret("cert")
+    rest = [service("a", pod.address), route([to("a")]), secret]
+    one, two = (https_listener(name, hostname=f"{name}.site.test") for name in ("one", "two"))
+    tls = ClientTls(ca=ca.root)
+    async with application(loopback, placed(loopback, one), *rest) as instance:
+        kept = Load(instance.target(443), host="one.site.test", tls=tls, clients=2)
+        fresh = Load(instance.target(443), host="one.site.test", tls=tls, clients=1, reuse=False)
+        async with kept, fresh:
+            for listeners in ((one, two), (one,), (two, one)):
+                instance.write("main", placed(loopback, *listeners), *rest)
+                await eventually(lambda wanted=two in listeners: serves(instance, "two.site.test", tls, wanted))
+                await kept.at_least(20)
+        assert (kept.report.failed, fresh.report.failed) == (0, 0), kept.report.samples + fresh.report.samples
+
+
+async def serves(instance: Instance, host: str, tls: ClientTls, wanted: object) -> bool:
+    """Whether a TLS name is served now, if that is wanted."""
+    try:
+        return (await request(instance.target(443), host=host, tls=tls)).status == 200 and bool(wanted)
+    except (httpcore.ConnectError, httpcore.RemoteProtocolError, httpcore.ReadError):
+        return not wanted
+
+
+async def test_what_is_broken_at_the_start_costs_itself(loopback: str, backends: Backends) -> None:
+    pod = await backends.echo("a")
+    wrong = route([to("a", path("Exact", "no slash"))], name="wrong")
+    documents = [placed(loopback), service("a", pod.address), "kind: [", "---\nkind: Unknown", wrong, route([to("a")])]
+    async with application(loopback, *documents) as instance:
+        assert await status(instance) == 200
+        assert {"MG9101", "MG9102"} <= {finding.code for finding in instance.findings("MG91")}
 
 
 async def test_a_deleted_gateway_takes_its_envoy_along_and_others_stay(loopback: str, backends: Backends) -> None:
