@@ -11,8 +11,8 @@ from typing import Any, Final
 from meshgw.demo.plan import APP_PORT, WAYPOINT, Client, Plan, Workload
 from meshgw.emit.action import answer
 from meshgw.emit.cluster import CONNECT_TIMEOUT, HTTP_OPTIONS
+from meshgw.emit.filters import http_filter
 from meshgw.emit.hbone import mesh_context, trusted_identities
-from meshgw.emit.hcm import http_filter
 from meshgw.emit.listener import address
 from meshgw.emit.resource import CLUSTER, LISTENER, SECRET, Resource
 from meshgw.emit.secret import certificate_secret, roots_secret
