@@ -11,7 +11,6 @@ from typing import Any, Final
 from meshgw.demo.plan import APP_PORT, WAYPOINT, Client, Plan, Workload
 from meshgw.emit.action import answer
 from meshgw.emit.cluster import CONNECT_TIMEOUT, HTTP_OPTIONS
-from meshgw.emit.filters import http_filter
 from meshgw.emit.hbone import mesh_context, trusted_identities
 from meshgw.emit.listener import address
 from meshgw.emit.resource import CLUSTER, LISTENER, SECRET, Resource
@@ -34,6 +33,7 @@ from meshgw.protos import (
     HeaderMatcher,
     Http2ProtocolOptions,
     HttpConnectionManager,
+    HttpFilter,
     HttpRbac,
     LbEndpoint,
     Listener,
@@ -136,8 +136,8 @@ def _ending(plan: Plan, workload: Workload) -> Listener:
 
 def _manager(plan: Plan, workload: Workload) -> Filter:
     filters = [
-        http_filter("envoy.filters.http.rbac", _only(plan.spiffe(WAYPOINT.name))),
-        http_filter("envoy.filters.http.router", Router()),
+        HttpFilter(name="envoy.filters.http.rbac", typed_config=any_of(_only(plan.spiffe(WAYPOINT.name)))),
+        HttpFilter(name="envoy.filters.http.router", typed_config=any_of(Router())),
     ]
     manager = HttpConnectionManager(
         stat_prefix=f"workload/{workload.name}",
