@@ -37,7 +37,7 @@ from meshgw.resolve.classes import resolve_class
 from meshgw.resolve.clusters import resolve_cluster, use_clusters
 from meshgw.resolve.endpoints import resolve_endpoints
 from meshgw.resolve.findings import gather_findings
-from meshgw.resolve.gateways import resolve_gateway
+from meshgw.resolve.gateways import profile_gateway, resolve_gateway
 from meshgw.resolve.hostnames import claim_hosts
 from meshgw.resolve.l4 import bind_l4, l4_listener
 from meshgw.resolve.listeners import resolve_listeners
@@ -80,6 +80,7 @@ STEPS: tuple[Step, ...] = (
     Derived(t.CERTIFICATES, source=t.SECRETS, fn=resolve_certificate),
     Union(t.BUNDLES, sources=(t.CONFIG_MAPS, t.SECRETS), fn=resolve_bundle),
     Derived(t.OUR_GATEWAYS, source=t.GATEWAYS, fn=resolve_gateway),
+    Derived(t.GATEWAY_PROFILES, source=t.OUR_GATEWAYS, fn=profile_gateway),
     Derived(t.LISTENERS, source=t.OUR_GATEWAYS, fn=resolve_listeners),
     Derived(t.LISTENER_SET_RESULTS, source=t.LISTENER_SETS, fn=resolve_listener_sets),
     # What is behind waypoints, and who may call it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -209,6 +209,44 @@ class Stage:
             del self.reads[unit]
 
 
+class Members(Mapping[Any, Any]):
+    """The rows of a group by key, sorted; gathered only when looked at, as many functions do no more than count."""
+
+    __slots__ = ("_found", "_keys", "_rows")
+
+    def __init__(self, keys: Sequence[Any], rows: Mapping[Any, Any]) -> None:
+        self._keys = keys
+        self._rows = rows
+        self._found: dict[Any, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._keys)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._gather()[key]
+
+    def keys(self) -> KeysView[Any]:
+        """Their keys."""
+        return self._gather().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Their rows."""
+        return self._gather().values()
+
+    def items(self) -> ItemsView[Any, Any]:
+        """Both."""
+        return self._gather().items()
+
+    def _gather(self) -> dict[Any, Any]:
+        if self._found is None:
+            rows = self._rows
+            self._found = {key: rows[key] for key in self._keys}
+        return self._found
+
+
 class GroupStage(Stage):
     """The state of a Group: its units are the values of an index over the source."""
 
@@ -232,9 +270,8 @@ class GroupStage(Stage):
         return [*in_order(self._groups.faults), *super().faults()]
 
     def _arguments(self, unit: Any) -> tuple[Any, ...] | None:
-        rows = self._sources[0].rows
-        members = {key: rows[key] for key in self._groups.find(unit)}
-        return (unit, members) if members else None
+        keys = self._groups.find(unit)
+        return (unit, Members(keys, self._sources[0].rows)) if keys else None
 
 
 class UnionStage(Stage):

@@ -20,7 +20,7 @@ from meshgw.ir.mesh import AppProtocol, WaypointPort, WaypointService
 from meshgw.ir.route import Attachment, Parent
 from meshgw.resolve.hostnames import intersection, service_listener
 from meshgw.resolve.namespaces import admits
-from meshgw.resolve.tables import LISTENER_SETS, LISTENERS, OUR_GATEWAYS, SERVICES, WAYPOINT_SERVICES
+from meshgw.resolve.tables import GATEWAY_PROFILES, LISTENER_SETS, LISTENERS, SERVICES, WAYPOINT_SERVICES
 
 AnyRoute = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
 
@@ -121,7 +121,7 @@ def _judge(view: View, route: RouteKey, row: AnyRoute, ref: ParentReference) -> 
 
 def _judge_gateway(view: View, route: RouteKey, row: AnyRoute, ref: ParentReference, gateway: Key) -> _Verdict | None:
     """Judge a reference to a Gateway: it reaches the Gateway's own listeners, never those of its ListenerSets."""
-    ours = view.get(OUR_GATEWAYS, gateway)
+    ours = view.get(GATEWAY_PROFILES, gateway)
     if ours is None:
         return None
     if ours.role is Role.WAYPOINT:
@@ -136,7 +136,7 @@ def _judge_listener_set(view: View, route: RouteKey, row: AnyRoute, ref: ParentR
         return None
     parent = found.spec.parent_ref
     gateway = Key(parent.namespace or key.namespace, parent.name)
-    if (parent.group, parent.kind) != (names.GATEWAY_GROUP, "Gateway") or view.get(OUR_GATEWAYS, gateway) is None:
+    if (parent.group, parent.kind) != (names.GATEWAY_GROUP, "Gateway") or view.get(GATEWAY_PROFILES, gateway) is None:
         return None
     return _judge_listeners(view, route, row, ref, _Place(gateway, "ListenerSet", key))
 

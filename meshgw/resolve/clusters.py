@@ -18,7 +18,7 @@ from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, L4Binding, Ro
 from meshgw.resolve.backend_tls import UNGOVERNED, governing_policy, judge
 from meshgw.resolve.backends import GRPC, TCP, TERMINATED, UDP, app_protocol, find_port
 from meshgw.resolve.mesh import service_target
-from meshgw.resolve.tables import OUR_GATEWAYS, ROUTES, SERVICES, SETTINGS, SINGLE
+from meshgw.resolve.tables import GATEWAY_PROFILES, ROUTES, SERVICES, SETTINGS, SINGLE
 
 Use = tuple[str, ...]
 """Who names a cluster, as strings only, so that uses of all sorts can be sorted together."""
@@ -100,7 +100,7 @@ def resolve_cluster(
 ) -> Iterable[tuple[ClusterKey, Cluster]]:
     """Return how a Gateway reaches a backend. Nothing is said of what does not exist: Envoy then answers 503."""
     target = key.target
-    gateway = view.get(OUR_GATEWAYS, key.gateway)
+    gateway = view.get(GATEWAY_PROFILES, key.gateway)
     if gateway is None:
         return
     if target.kind == "UDPRoute":

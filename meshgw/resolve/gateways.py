@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from meshgw import names
 from meshgw.api import gateway as api
 from meshgw.api.meta import Key, ObjectRef
@@ -62,6 +64,11 @@ def resolve_gateway(view: View, key: Key, row: api.Gateway) -> Iterable[tuple[Ke
             findings=tuple(findings),
         ),
     )
+
+
+def profile_gateway(_view: View, key: Key, row: Gateway) -> Iterable[tuple[Key, Gateway]]:
+    """Return what routes and clusters need to know of a Gateway."""
+    yield key, structs.replace(row, generation=0, conditions=(), findings=())
 
 
 def _conditions(

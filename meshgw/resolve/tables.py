@@ -90,6 +90,9 @@ BUNDLES: Table[tuple[str, Key], backend.Bundle] = Table("bundles")
 """By (ConfigMap or Secret, key)."""
 OUR_GATEWAYS: Table[Key, ir.Gateway] = Table("our-gateways", indexes={"role": lambda _key, row: (row.role,)})
 
+GATEWAY_PROFILES: Table[Key, ir.Gateway] = Table("gateway-profiles")
+"""The same without what changes with every edit and concerns the Gateway alone: for what thousands of rows read."""
+
 
 def _listener_host(key: ListenerKey, row: ir.Listener) -> Iterable[Hashable]:
     return ((key.gateway, row.port, row.protocol, row.hostname),) if row.serving else ()

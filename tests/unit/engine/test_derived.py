@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshgw.engine import Derived, DuplicateKeyError, Fault, Graph, Group, Table, Union, View
+from meshgw.engine.derived import Members
 
 ROUTES: Table[str, tuple[str, ...]] = Table("routes", indexes={"service": lambda _key, row: row})
 SERVICES: Table[str, int] = Table("services", indexes={"port": lambda _key, row: (row,)})
@@ -308,3 +309,13 @@ class TestFaults:
         ]
         assert made.rows(grouped) == {"0": ["a", "b"], "1": 1}
         assert made.rows(OUT) == {"a": ("services", 0), "b": ("services", 0), "c": 1}
+
+
+def test_members_are_a_mapping_in_order_of_their_keys() -> None:
+    members = Members(["a", "b"], {"b": 2, "a": 1, "c": 3})
+    assert len(members) == 2
+    assert list(members) == list(members.keys()) == ["a", "b"]
+    assert list(members.values()) == [1, 2]
+    assert list(members.items()) == [("a", 1), ("b", 2)]
+    assert members == {"a": 1, "b": 2}
+    assert "c" not in members

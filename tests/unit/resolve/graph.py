@@ -20,7 +20,7 @@ from meshgw.resolve import tables as t
 from meshgw.resolve.attach import attach_route, count_attached, merge_attachments
 from meshgw.resolve.certificates import resolve_bundle, resolve_certificate
 from meshgw.resolve.classes import resolve_class
-from meshgw.resolve.gateways import resolve_gateway
+from meshgw.resolve.gateways import profile_gateway, resolve_gateway
 from meshgw.resolve.hostnames import claim_hosts
 from meshgw.resolve.listeners import resolve_listeners
 from meshgw.resolve.listenersets import resolve_listener_sets
@@ -47,6 +47,7 @@ _STEPS = (
     Derived(t.CERTIFICATES, source=t.SECRETS, fn=resolve_certificate),
     Union(t.BUNDLES, sources=(t.CONFIG_MAPS, t.SECRETS), fn=resolve_bundle),
     Derived(t.OUR_GATEWAYS, source=t.GATEWAYS, fn=resolve_gateway),
+    Derived(t.GATEWAY_PROFILES, source=t.OUR_GATEWAYS, fn=profile_gateway),
     Derived(t.LISTENERS, source=t.OUR_GATEWAYS, fn=resolve_listeners),
     Derived(t.LISTENER_SET_RESULTS, source=t.LISTENER_SETS, fn=resolve_listener_sets),
     Union(t.PARENTS, sources=_ROUTES, fn=attach_route),

@@ -43,6 +43,7 @@ FACTS = (
     *KINDS.values(),
     t.BUNDLES,
     t.OUR_GATEWAYS,
+    t.GATEWAY_PROFILES,
     t.LISTENERS,
     t.WORKLOADS,
     t.ATTACHMENTS,
@@ -87,7 +88,7 @@ class World:
 
     def gateway(self, key: Key = GATEWAY, **fields: Any) -> None:
         row = Gateway(**{"key": key, "class_name": "meshgw", "role": Role.INGRESS, "accepted": True} | fields)
-        self.commit({t.OUR_GATEWAYS: {key: row}})
+        self.commit({t.OUR_GATEWAYS: {key: row}, t.GATEWAY_PROFILES: {key: row}})
 
     def route(self, name: str, kind: str = "HTTPRoute", namespace: str = "default") -> Route:
         row = self.graph.get(t.ROUTES, RouteKey(kind, namespace, name))

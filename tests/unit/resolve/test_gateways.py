@@ -38,6 +38,15 @@ def test_every_condition_follows_the_generation() -> None:
     assert {condition.observed_generation for condition in gateway(graph).conditions} == {8}
 
 
+def test_what_routes_and_clusters_read_does_not_follow_the_generation() -> None:
+    graph = resolve(text())
+    delta = change(graph, text().replace("generation: 7", "generation: 8"))
+    assert delta.changed(t.OUR_GATEWAYS)
+    assert not delta.changed(t.GATEWAY_PROFILES)
+    delta = change(graph, text(labels="{meshgw.dev/role: egress}"))
+    assert delta.changed(t.GATEWAY_PROFILES)
+
+
 def test_the_gateways_label_beats_its_class() -> None:
     row = gateway(resolve(text(labels="{meshgw.dev/role: egress}", class_name="meshgw-waypoint")))
     assert row.role is Role.EGRESS
