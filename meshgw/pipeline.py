@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshgw import features
+from meshgw.api.registry import REGISTRY, Registry
 from meshgw.emit import tables as out
 from meshgw.emit.cluster import emit_cluster
 from meshgw.emit.connect import emit_connect_hosts
@@ -67,14 +69,12 @@ FACTS: dict[str, Table[Any, Any]] = {
     "ConfigMap": t.CONFIG_MAPS,
     "ServiceAccount": t.SERVICE_ACCOUNTS,
 }
-"""Kind to the table of its objects."""
-
-SOURCES: tuple[Table[Any, Any], ...] = (t.SETTINGS, t.BINDINGS, t.WORKLOAD_CERTIFICATES, *FACTS.values())
+"""Kind to the table of its objects; features add theirs."""
 
 ROUTE_KINDS: tuple[Table[Any, Any], ...] = (t.HTTP_ROUTES, t.GRPC_ROUTES, t.TLS_ROUTES, t.TCP_ROUTES, t.UDP_ROUTES)
 
 
-STEPS: tuple[Step, ...] = (
+RESOLVE: tuple[Step, ...] = (
     # Gateways and their listeners
     Derived(t.CLASSES, source=t.GATEWAY_CLASSES, fn=resolve_class),
     Derived(t.CERTIFICATES, source=t.SECRETS, fn=resolve_certificate),
@@ -112,30 +112,25 @@ STEPS: tuple[Step, ...] = (
     Group(t.CLUSTERS, source=t.CLUSTER_USES, by=lambda key, _row: (key[0],), fn=resolve_cluster),
     Derived(t.ENDPOINTS, source=t.CLUSTERS, fn=resolve_endpoints),
     Derived(t.BACKEND_TLS_RESULTS, source=t.BACKEND_TLS_POLICIES, fn=resolve_backend_tls),
-    # Statuses and findings
     Group(t.ROUTE_STATUSES, source=t.PARENTS, by=lambda key, _row: (key[0],), fn=assemble_route_status),
-    Union(
-        t.STATUSES,
-        sources=(t.CLASSES, t.OUR_GATEWAYS, t.LISTENER_SET_RESULTS, t.BACKEND_TLS_RESULTS, t.ROUTE_STATUSES),
-        fn=assemble_status,
-    ),
-    Union(
-        t.FINDINGS,
-        sources=(
-            t.CLASSES,
-            t.OUR_GATEWAYS,
-            t.LISTENERS,
-            t.LISTENER_SET_RESULTS,
-            t.ENROLMENTS,
-            t.POLICIES,
-            t.PARENTS,
-            t.ROUTES,
-            t.ENDPOINTS,
-            t.BACKEND_TLS_RESULTS,
-        ),
-        fn=gather_findings,
-    ),
-    # Bytes
+)
+"""From objects to resolved gateways."""
+
+HAVE_STATUS = (t.CLASSES, t.OUR_GATEWAYS, t.LISTENER_SET_RESULTS, t.BACKEND_TLS_RESULTS, t.ROUTE_STATUSES)
+HAVE_FINDINGS = (
+    t.CLASSES,
+    t.OUR_GATEWAYS,
+    t.LISTENERS,
+    t.LISTENER_SET_RESULTS,
+    t.ENROLMENTS,
+    t.POLICIES,
+    t.PARENTS,
+    t.ROUTES,
+    t.ENDPOINTS,
+    t.BACKEND_TLS_RESULTS,
+)
+
+EMIT: tuple[Step, ...] = (
     Group(out.FRAGMENTS, source=t.HOSTS, by=group_claims, fn=emit_fragments),
     Derived(out.PLACED, source=t.HOSTS, fn=place_fragments),
     Group(out.VIRTUAL_HOSTS, source=out.PLACED, by=group_hosts, fn=build_virtual_host),
@@ -165,8 +160,38 @@ STEPS: tuple[Step, ...] = (
         fn=lambda _view, _table, key, row: ((key, row),),
     ),
 )
+"""From resolved gateways to bytes."""
+
+
+def list_steps() -> tuple[Step, ...]:
+    """Return all steps in order: resolve, what features derive, what everybody is told, emit."""
+    added = features.FEATURES
+    told = (
+        Union(
+            t.STATUSES,
+            sources=(*HAVE_STATUS, *(table for feature in added for table in feature.statuses)),
+            fn=assemble_status,
+        ),
+        Union(
+            t.FINDINGS,
+            sources=(*HAVE_FINDINGS, *(table for feature in added for table in feature.findings)),
+            fn=gather_findings,
+        ),
+    )
+    return (*RESOLVE, *(step for feature in added for step in feature.steps), *told, *EMIT)
+
+
+def list_facts() -> dict[str, Table[Any, Any]]:
+    """Return the table of each kind's objects, those of features included."""
+    return FACTS | {kind: table for feature in features.FEATURES for kind, table in feature.facts.items()}
+
+
+def list_kinds() -> Registry:
+    """Return the registry of all kinds that are read."""
+    return REGISTRY.with_kinds(kind for feature in features.FEATURES for kind in feature.kinds)
 
 
 def build_graph(*, incremental: bool = True) -> Graph:
     """Return an empty pipeline; with `incremental` False every commit computes everything anew (for incidents)."""
-    return Graph(sources=SOURCES, steps=STEPS, incremental=incremental)
+    sources: list[Table[Any, Any]] = [t.SETTINGS, t.BINDINGS, t.WORKLOAD_CERTIFICATES, *list_facts().values()]
+    return Graph(sources=sources, steps=list_steps(), incremental=incremental)

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from meshgw.api.meta import Key
 from meshgw.emit.action import answer
+from meshgw.emit.filters import http_filter
 from meshgw.emit.hbone import mesh_context, trusted_identities
-from meshgw.emit.hcm import MAX_STREAMS, access_log, http_filter
+from meshgw.emit.hcm import MAX_STREAMS, access_log
 from meshgw.emit.listener import BUFFER_LIMIT, address
 from meshgw.emit.rbac import Place, authorization_filters, guards, peer_filter
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from meshgw.emit.filters import CORS, EXT_AUTHZ, ROUTER, STATEFUL_SESSION, no_authorization
+from meshgw.emit.filters import http_filters
 from meshgw.protos import (
     AccessLog,
     CidrRange,
-    Cors,
     Filter,
     Http2ProtocolOptions,
     HttpConnectionManager,
     HttpFilter,
     HttpProtocolOptions,
-    Message,
     Rds,
-    Router,
-    StatefulSession,
     StdoutAccessLog,
     Struct,
     SubstitutionFormatString,
@@ -79,22 +75,6 @@ def access_log(*, http: bool, extra: dict[str, str] | None = None) -> AccessLog:
     document.update(dict(sorted(fields.items())))
     stdout = StdoutAccessLog(log_format=SubstitutionFormatString(json_format=document, omit_empty_values=True))
     return AccessLog(name="envoy.access_loggers.stdout", typed_config=any_of(stdout))
-
-
-def http_filters(*before_router: HttpFilter) -> list[HttpFilter]:
-    """The filters of every HTTP chain. What a route does not configure does nothing."""
-    return [
-        *before_router,
-        http_filter(CORS, Cors()),
-        http_filter(STATEFUL_SESSION, StatefulSession()),
-        http_filter(EXT_AUTHZ, no_authorization()),
-        http_filter(ROUTER, Router(suppress_envoy_headers=True)),
-    ]
-
-
-def http_filter(name: str, config: Message) -> HttpFilter:
-    """One HTTP filter."""
-    return HttpFilter(name=name, typed_config=any_of(config))
 
 
 def connection_manager(

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import re2
 
-from meshgw.emit.hcm import http_filter
+from meshgw.emit.filters import http_filter
 from meshgw.ir.mesh import (
     Action,
     Authorization,

@@ -15,6 +15,7 @@ from meshgw.emit.headers import Edits, HeaderFields, edit_fields, host_of
 from meshgw.emit.match import MILLION, authority_has_port, build_match, path_cases
 from meshgw.emit.tables import Fragment
 from meshgw.engine import View
+from meshgw.features import RouteScope
 from meshgw.ir.keys import RouteConfigKey, RouteKey
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, Match, Redirect, Rewrite, Rule
 from meshgw.ir.route import Route as CompiledRoute
@@ -39,15 +40,17 @@ def emit_fragments(
     route = view.get(ROUTES, group[1])
     if route is not None:
         claim = next(iter(members.values()))
-        yield group, compile_fragments(route, port=claim.port, https=claim.https)
+        yield group, compile_fragments(view, route, port=claim.port, https=claim.https)
 
 
-def compile_fragments(route: CompiledRoute, *, port: int, https: bool) -> tuple[Fragment, ...]:
+def compile_fragments(view: View, route: CompiledRoute, *, port: int, https: bool) -> tuple[Fragment, ...]:
     """The fragments of a route, sorted; `port` and `https` are what its clients see."""
     kind, namespace, name = route.key
     fragments = []
     for position, rule in enumerate(route.rules):
         frame = _Frame(
+            view=view,
+            route=route.key,
             name=f"{kind.lower()}/{namespace}/{name}/{rule.name or position}",
             rule=rule,
             error=rule.error or checks.rule(rule),
@@ -71,11 +74,17 @@ def _any(kind: str) -> tuple[Match, ...]:
 class _Frame(NamedTuple):
     """What the routes of a rule have in common."""
 
+    view: View
+    route: RouteKey
     name: str
     rule: Rule
     error: str
     port: int
     https: bool
+
+    def scope(self, filters: Filters, *, redirects: bool = False) -> RouteScope:
+        """What features are told."""
+        return RouteScope(self.view, self.route, self.rule, filters, redirects)
 
 
 def _build(frame: _Frame, match: Match) -> Iterator[Route]:
@@ -110,7 +119,7 @@ def _redirect(
 ) -> Iterator[Route]:
     always, if_given = redirect_port(redirect, port=frame.port, https=frame.https)
     common: dict[str, Any] = {"name": frame.name, **edit_fields((), responses or (filters.response,))}
-    configs = route_filters(filters, None)
+    configs = route_filters(frame.scope(filters, redirects=True))
     for case in path_cases(match.path, redirect.path):
         if if_given:
             conditions = build_match(match, case.match, below=below, headers=(authority_has_port(),))
@@ -128,7 +137,7 @@ def _forward(
     common = HeaderFields()
     if not any(map(edits, backends)):
         common = edit_fields((filters.request,), (filters.response,))
-    configs = route_filters(filters, rule.session)
+    configs = route_filters(frame.scope(filters))
     action = forward(rule, backends, filters)
     host = host_of(rewrite, filters.request)
     if host:

@@ -81,12 +81,13 @@ FEATURES = (
 )
 """Gateway API features that hold true of this controller, sorted."""
 
+Stated = GatewayClass | Gateway | ListenerSetResult | BackendTlsResult | RouteStatus | PolicyStatus
+"""Rows that have, or are, the status of an object."""
+
 _ANCESTORS = 16  # GEP-713: the API allows no more entries
 
 
-def assemble_status(
-    view: View, _table: str, key: Any, row: GatewayClass | Gateway | ListenerSetResult | BackendTlsResult | RouteStatus
-) -> Iterable[tuple[ObjectRef, Status]]:
+def assemble_status(view: View, _table: str, key: Any, row: Stated) -> Iterable[tuple[ObjectRef, Status]]:
     """Return the status of one object from its resolved row."""
     if isinstance(row, GatewayClass):
         yield ObjectRef("GatewayClass", "", key), _class_status(row)

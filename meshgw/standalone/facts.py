@@ -15,7 +15,7 @@ from meshgw.files.load import Loader
 from meshgw.files.scan import Change
 from meshgw.files.source import FileProblem
 from meshgw.ir.finding import Finding
-from meshgw.pipeline import FACTS
+from meshgw.pipeline import list_facts, list_kinds
 from meshgw.standalone.controller import Batch
 
 UNREADABLE = "an unreadable policy"
@@ -29,7 +29,8 @@ class FileFacts:
         self.problems: tuple[Finding, ...] = ()
         self.moved = False
         """Whether the last read changed the problems."""
-        self._loader = Loader(paths)
+        self._loader = Loader(paths, registry=list_kinds())
+        self._tables = list_facts()
         self._pending: dict[tuple[str, Key], Any] = {}
         self._refused: frozenset[ObjectRef] = frozenset()
         for name in (names.CLASS_INGRESS, names.CLASS_EGRESS, names.CLASS_WAYPOINT):
@@ -48,7 +49,7 @@ class FileFacts:
         """Return the changes as a batch for the pipeline, and forget them."""
         batch: Batch = {}
         for (kind, key), row in self._pending.items():
-            table = FACTS.get(kind)
+            table = self._tables.get(kind)
             if table is None:
                 continue
             if row is None and kind == "GatewayClass" and key.name in _STANDARD:

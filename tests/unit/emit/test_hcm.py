@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from meshgw.emit.hcm import access_log, connection_manager, http_filter
+from meshgw.emit.filters import http_filter
+from meshgw.emit.hcm import access_log, connection_manager
 from meshgw.protos import HttpConnectionManager, Router, StdoutAccessLog
 
 
@@ -13,8 +14,8 @@ def test_the_filters_are_the_same_for_all_and_the_router_is_last() -> None:
     names = [item.name for item in manager().http_filters]
     assert names == [
         "envoy.filters.http.cors",
-        "envoy.filters.http.stateful_session",
         "meshgw.ext_authz",
+        "envoy.filters.http.stateful_session",
         "envoy.filters.http.router",
     ]
     guarded = manager(before=(http_filter("first", Router()),))

@@ -20,7 +20,7 @@ from meshgw.ir.route import (
 from meshgw.ir.route import Route as CompiledRoute
 from meshgw.protos import Route, VirtualHost
 from meshgw.resolve import tables as t
-from tests.unit.emit.world import World, backend, listener, match, route, target
+from tests.unit.emit.world import NOTHING, World, backend, listener, match, route, target
 
 
 def routes(*rules: Rule) -> list[Route]:
@@ -28,7 +28,7 @@ def routes(*rules: Rule) -> list[Route]:
 
 
 def decoded(compiled: CompiledRoute) -> list[Route]:
-    return join(fragment.body for fragment in compile_fragments(compiled, port=80, https=False))
+    return join(fragment.body for fragment in compile_fragments(NOTHING, compiled, port=80, https=False))
 
 
 def join(bodies: Iterable[bytes]) -> list[Route]:
@@ -41,17 +41,17 @@ def prefix(value: str, *precedence: int) -> tuple[object, ...]:
 
 def test_fragments_are_sorted_by_precedence_age_and_name() -> None:
     young = compile_fragments(
-        route(Rule(matches=(match(2), match(1)), backends=(backend(),)), created="2024"), port=80, https=False
+        NOTHING, route(Rule(matches=(match(2), match(1)), backends=(backend(),)), created="2024"), port=80, https=False
     )
     old = compile_fragments(
-        route(Rule(matches=(match(1),), backends=(backend(),)), created="2023", name="z"), port=80, https=False
+        NOTHING, route(Rule(matches=(match(1),), backends=(backend(),)), created="2023", name="z"), port=80, https=False
     )
     assert [fragment.order[0] for fragment in young] == [(1,), (2,)]
     assert min([*young, *old], key=lambda fragment: fragment.order) is old[0]
 
 
 def test_a_rule_without_matches_comes_last() -> None:
-    (fragment,) = compile_fragments(route(Rule(backends=(backend(),))), port=80, https=False)
+    (fragment,) = compile_fragments(NOTHING, route(Rule(backends=(backend(),))), port=80, https=False)
     assert fragment.order[0] > (10**9,)
 
 
@@ -152,5 +152,5 @@ def test_a_rule_without_a_match_that_can_be_expressed_answers_what_nothing_else_
     assert page.direct_response.status == call.direct_response.status == 500
     assert (page.match.prefix, call.match.prefix) == ("/", "/")
     assert (page.match.HasField("grpc"), call.match.HasField("grpc")) == (False, True)
-    (fragment,) = compile_fragments(route(Rule(error="bad")), port=80, https=False)
+    (fragment,) = compile_fragments(NOTHING, route(Rule(error="bad")), port=80, https=False)
     assert fragment.order[0] > match(2**31).precedence

@@ -22,7 +22,7 @@ from meshgw.resolve.hostnames import route_config
 
 GATEWAY = Key("default", "gw")
 FACTS = tuple(value for value in vars(t).values() if isinstance(value, Table))
-STEPS = tuple(step for step in pipeline.STEPS if step.table not in FACTS)
+STEPS = tuple(step for step in pipeline.list_steps() if step.table not in FACTS)
 """The emit steps: all that derive no table of the resolve layer."""
 
 
@@ -134,3 +134,7 @@ def replace(row: Any, **changes: Any) -> Any:
 
 
 __all__ = ["RouteConfigKey", "Rule", "World"]
+
+
+NOTHING = Graph(sources=(), steps=())
+"""A view of no tables at all."""
