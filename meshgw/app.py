@@ -41,6 +41,8 @@ _log = get_logger("app")
 
 _REDRAW = 0.05
 """Seconds in which changes of the table are drawn as one."""
+_CLAIM_AGAIN = 0.25
+"""Seconds between tries for addresses that somebody else holds."""
 
 
 class Application:
@@ -128,6 +130,7 @@ class Application:
         background = [
             tasks.create_task(self.server.run(), name="xds"),
             tasks.create_task(self._watch_files(), name="files"),
+            tasks.create_task(self._claim_again(), name="addresses"),
             tasks.create_task(watch_stalls(self.metrics.stalls.observe), name="stalls"),
         ]
         if self.identities is not None:
@@ -161,6 +164,16 @@ class Application:
             binding = self.controller.binding(key)
             probe = self.runtime.proxy(*key).path not in adopted
             self._claims.claim(binding, self.controller.endpoints(gateway), probe=probe)
+
+    async def _claim_again(self) -> None:
+        """Try for addresses that could not be had, as nothing tells when they are free."""
+        while True:
+            await asyncio.sleep(_CLAIM_AGAIN)
+            before = self._claims.findings()
+            if before:
+                self._follow_gateways()
+            if self._claims.findings() != before:
+                self._schedule_redraw()
 
     def _follow_gateways(self) -> None:
         """Let addresses, proxies and certificates follow the Gateways."""

@@ -27,6 +27,9 @@ from meshgw.standalone.addresses import Endpoint, Wanted, assign_addresses
 Batch = dict[Table[Any, Any], dict[Any, Any]]
 Publish = Callable[[Key, Mapping[tuple[str, str], Resource | None]], None]
 
+_PLACING: tuple[Table[Any, Any], ...] = (t.GATEWAYS, t.OUR_GATEWAYS, t.LISTENERS)
+"""What addresses follow from: the addresses that a Gateway asks for are in the object alone."""
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """What one commit did: `gateways` changed in a way that concerns their proxies or addresses."""
@@ -59,7 +62,7 @@ class Controller:
         """Commit facts; then addresses for Gateways whose listeners changed; then publish the sum of both."""
         began = time.perf_counter()
         deltas = [self.graph.commit(batch)]
-        moved = bool(deltas[0].changed(t.OUR_GATEWAYS) or deltas[0].changed(t.LISTENERS))
+        moved = any(deltas[0].changed(table) for table in _PLACING)
         if moved and (bindings := self._rebind()):
             deltas.append(self.graph.commit({t.BINDINGS: bindings}))
         self._send({key for delta in deltas for key in delta.changed(RESOURCES)})
