@@ -40,6 +40,11 @@ MESHGW: Final = "meshgw"
 """Host metadata whose `san` is the identity that a tunnel's far end must prove."""
 HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 UNLIMITED: Final = 2**32 - 1
+_ALPN: Final = {
+    UpstreamProtocol.TCP: (),
+    UpstreamProtocol.HTTP2: ("h2",),
+    UpstreamProtocol.WEBSOCKET: ("http/1.1",),
+}
 _RETRIES: Final = 1024
 _WINDOW: Final = 1_048_576
 
@@ -98,8 +103,7 @@ def tunnel_socket(inner: TransportSocket) -> TransportSocket:
 def _set_transport(built: Cluster, row: ir.Cluster) -> None:
     inner = None
     if row.tls is not None:
-        alpn = {UpstreamProtocol.TCP: (), UpstreamProtocol.HTTP2: ("h2",)}.get(row.protocol, ALPN_HTTP)
-        inner = upstream_tls(row.tls, alpn=alpn)
+        inner = upstream_tls(row.tls, alpn=_ALPN.get(row.protocol, ALPN_HTTP))
         built.transport_socket.CopyFrom(inner)
     if row.hbone:
         match = Struct()

@@ -17,6 +17,9 @@ class UpstreamProtocol(StrEnum):
     """What is spoken to the endpoints."""
 
     HTTP1 = "http1"
+    """Over TLS the backend may choose HTTP/2."""
+    WEBSOCKET = "websocket"
+    """HTTP/1.1 and nothing else: few servers upgrade over HTTP/2."""
     HTTP2 = "http2"
     TCP = "tcp"
     UDP = "udp"

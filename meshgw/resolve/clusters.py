@@ -24,6 +24,7 @@ Use = tuple[str, ...]
 """Who names a cluster, as strings only, so that uses of all sorts can be sorted together."""
 
 _HTTP2 = frozenset({"kubernetes.io/h2c", "http2", "grpc", "grpc-web", "h2c"})
+_WEBSOCKET = frozenset({"kubernetes.io/ws", "kubernetes.io/wss"})
 _OPAQUE = {TCP: UpstreamProtocol.TCP, TERMINATED: UpstreamProtocol.TCP, UDP: UpstreamProtocol.UDP}
 
 
@@ -125,7 +126,9 @@ def upstream_protocol(target: BackendTarget, port: ServicePort, *, named: bool) 
     if target.protocol in _OPAQUE:
         return _OPAQUE[target.protocol]
     declared = app_protocol(port) or (port.name.lower().split("-", 1)[0] if named else "")
-    return UpstreamProtocol.HTTP2 if target.protocol == GRPC or declared in _HTTP2 else UpstreamProtocol.HTTP1
+    if target.protocol == GRPC or declared in _HTTP2:
+        return UpstreamProtocol.HTTP2
+    return UpstreamProtocol.WEBSOCKET if declared in _WEBSOCKET else UpstreamProtocol.HTTP1
 
 
 def _secured(view: View, cluster: Cluster, gateway: Gateway, service: Key, port: ServicePort) -> Cluster:

@@ -53,6 +53,12 @@ def test_http_over_tls_is_negotiated() -> None:
     assert list(tls(built).common_tls_context.alpn_protocols) == ["h2", "http/1.1"]
 
 
+def test_websockets_over_tls_are_not_negotiated_away() -> None:
+    built = cluster(protocol=UpstreamProtocol.WEBSOCKET, tls=TLS)
+    assert list(tls(built).common_tls_context.alpn_protocols) == ["http/1.1"]
+    assert http(built).explicit_http_config.WhichOneof("protocol_config") == "http_protocol_options"
+
+
 def test_other_protocols_have_no_http_options() -> None:
     for protocol in (UpstreamProtocol.TCP, UpstreamProtocol.UDP):
         assert dict(cluster(protocol=protocol).typed_extension_protocol_options) == {}
