@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
+from meshgw import names
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.config import RunSettings
 from meshgw.diagnose.render import render_finding
@@ -223,12 +224,21 @@ class Application:
     def findings(self) -> list[Finding]:
         """Return everything there is to say, sorted."""
         found = [*self.controller.findings(), *self.facts.problems, *self._nacks.values(), *self._claims.findings()]
+        found += self._nameless()
         if self.fleet is not None:
             found += [
                 Finding(code="MG6002", object=ObjectRef("Gateway", *key), message=text)
                 for key, text in self.fleet.errors.items()
             ]
         return sorted(set(found), key=lambda finding: finding.sort_key)
+
+    def _nameless(self) -> Iterator[Finding]:
+        """Gateways whose ServiceAccount cannot have an identity."""
+        refused = self.identities.refused if self.identities is not None else {}
+        for key, row in self.controller.gateways().items():
+            if message := refused.get(Key(key.namespace, row.service_account)):
+                field = f"metadata.labels[{names.LABEL_SERVICE_ACCOUNT}]"
+                yield Finding(code="MG5004", object=ObjectRef("Gateway", *key), field=field, message=message)
 
     def picture(self) -> Picture:
         """Return what the table shows now."""

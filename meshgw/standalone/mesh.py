@@ -14,7 +14,7 @@ from meshgw.identity.istiod import FileRootSource, IstiodClient
 from meshgw.identity.observer import IdentityObserver
 from meshgw.identity.rotate import Rotator
 from meshgw.identity.selfsigned import EmbeddedCa
-from meshgw.identity.spiffe import SpiffeId
+from meshgw.identity.spiffe import SpiffeError, SpiffeId, check_trust_domain
 from meshgw.identity.tokens import FileTokenSource
 from meshgw.ir import backend
 
@@ -30,19 +30,29 @@ async def certificate_source(settings: MeshSettings, *, socket: str) -> AsyncIte
     `socket` is where the embedded CA listens (`unix:/path`). Raises MeshSettingsError.
     """
     lifetime = timedelta(seconds=settings.lifetime)
+    try:
+        check_trust_domain(settings.trust_domain)
+        if settings.ca_address:
+            client = _istiod(settings, lifetime)
+    except ValueError as error:
+        raise MeshSettingsError(f"{error}; see --mesh-ca and --trust-domain") from None
     if settings.ca_address:
-        if settings.ca_roots is None or settings.token is None:
-            raise MeshSettingsError("an istiod needs --mesh-ca-roots and --mesh-token beside --mesh-ca")
-        yield IstiodClient(
-            settings.ca_address,
-            roots=FileRootSource(settings.ca_roots),
-            token=FileTokenSource(settings.token),
-            cluster_id=settings.cluster_id,
-            lifetime=lifetime,
-        )
+        yield client
         return
     async with EmbeddedCa(MeshAuthority(settings.trust_domain), address=socket) as ca:
         yield IstiodClient(ca.address, roots=ca.roots, token=ca.tokens, plaintext=True, lifetime=lifetime)
+
+
+def _istiod(settings: MeshSettings, lifetime: timedelta) -> IstiodClient:
+    if settings.ca_roots is None or settings.token is None:
+        raise MeshSettingsError("an istiod needs --mesh-ca-roots and --mesh-token beside --mesh-ca")
+    return IstiodClient(
+        settings.ca_address,
+        roots=FileRootSource(settings.ca_roots),
+        token=FileTokenSource(settings.token),
+        cluster_id=settings.cluster_id,
+        lifetime=lifetime,
+    )
 
 
 class Identities:
@@ -57,13 +67,21 @@ class Identities:
         observer: IdentityObserver,
     ) -> None:
         self.source = source
+        self.refused: dict[Key, str] = {}
+        """Why a wanted ServiceAccount can have no identity."""
         self._trust_domain = trust_domain
         self._publish = publish
         self.rotator = Rotator(source, self._note, observer=observer)
 
     def want(self, accounts: set[Key]) -> None:
-        """Keep exactly these ServiceAccounts' certificates fresh."""
-        wanted = {self._identity(account) for account in accounts}
+        """Keep exactly these ServiceAccounts' certificates fresh; names that no identity can have are `refused`."""
+        self.refused = {}
+        wanted = set()
+        for account in accounts:
+            try:
+                wanted.add(self._identity(account))
+            except SpiffeError as error:
+                self.refused[account] = str(error)
         kept = set(self.rotator.identities)
         for identity in sorted(kept - wanted):
             self.rotator.remove(identity)
