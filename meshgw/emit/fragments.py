@@ -9,7 +9,6 @@ from functools import cache
 from heapq import merge
 from typing import Final
 
-from meshgw.emit import checks
 from meshgw.emit.action import answer, safe_retries
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
 from meshgw.emit.route import Claim
@@ -19,6 +18,7 @@ from meshgw.ir.keys import BackendTarget, ResourceKey, RouteConfigKey
 from meshgw.ir.route import HostEntry, HostKind
 from meshgw.protos import BoolValue, Duration, Route, RouteAction, RouteConfiguration, RouteMatch, encode, field
 from meshgw.protos import VirtualHost as VirtualHostMessage
+from meshgw.resolve import checks
 from meshgw.resolve.hostnames import SERVICE_ROUTES
 
 _ROUTES: Final = 3  # field number of `routes` in VirtualHost

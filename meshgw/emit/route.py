@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from meshgw.emit import checks
 from meshgw.emit.action import answer, edits, forward, redirect_action, redirect_port
 from meshgw.emit.filters import route_filters
 from meshgw.emit.headers import Edits, HeaderFields, edit_fields, host_of
@@ -20,6 +19,7 @@ from meshgw.ir.keys import RouteConfigKey, RouteKey
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, Match, Redirect, Rewrite, Rule
 from meshgw.ir.route import Route as CompiledRoute
 from meshgw.protos import Route, encode, field
+from meshgw.resolve import checks
 from meshgw.resolve.tables import ROUTES
 
 _ROUTES: Final = 3  # field number of `routes` in VirtualHost

@@ -22,6 +22,7 @@ from meshgw.api.scalars import DURATION_PATTERN, HEADER_NAME_PATTERN
 from meshgw.engine import View
 from meshgw.ir.keys import RouteKey
 from meshgw.ir.route import Backend, Filters, PathKind, Retry, Route, Rule, SessionPersistence
+from meshgw.resolve import checks
 from meshgw.resolve.backends import GRPC, resolve_backend
 from meshgw.resolve.filters import compile_filters
 from meshgw.resolve.l4 import compile_l4_rules
@@ -80,9 +81,7 @@ def _http_rule(view: View, route: Report, position: int, rule: HTTPRouteRule) ->
     per_try = _milliseconds(report, f"{field}.timeouts.backendRequest", timeouts.backend_request if timeouts else None)
     retry = _retry(report, f"{field}.retry", rule.retry) if rule.retry else None
     session = _session(report, field, position, rule)
-    if report.errors:
-        return Rule(matches=matches, name=rule.name or "", error=join_messages(report.errors))
-    return Rule(
+    compiled = Rule(
         matches=matches,
         filters=filters,
         backends=backends,
@@ -92,6 +91,7 @@ def _http_rule(view: View, route: Report, position: int, rule: HTTPRouteRule) ->
         session=session,
         name=rule.name or "",
     )
+    return _servable(report, field, compiled)
 
 
 def _grpc_rule(view: View, route: Report, position: int, rule: GRPCRouteRule) -> Rule:
@@ -100,9 +100,18 @@ def _grpc_rule(view: View, route: Report, position: int, rule: GRPCRouteRule) ->
     filters = compile_filters(view, report, f"{field}.filters", rule.filters, protocol=GRPC, prefixes=False)
     backends = _backends(view, report, field, rule.backend_refs, filters, protocol=GRPC, prefixes=False)
     session = _session(report, field, position, rule)
-    if report.errors:
-        return Rule(matches=matches, name=rule.name or "", error=join_messages(report.errors))
-    return Rule(matches=matches, filters=filters, backends=backends, session=session, name=rule.name or "")
+    compiled = Rule(matches=matches, filters=filters, backends=backends, session=session, name=rule.name or "")
+    return _servable(report, field, compiled)
+
+
+def _servable(report: Report, field: str, rule: Rule) -> Rule:
+    """Return the rule, or one that answers 500 in its place when something in it cannot be served."""
+    refusal = "" if report.errors else checks.rule(rule)
+    if refusal:
+        report.refuse("MG4001", field, refusal)
+    if not report.errors:
+        return rule
+    return Rule(matches=rule.matches, name=rule.name, error=join_messages(report.errors))
 
 
 def _backends(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from meshgw.emit import checks
 from meshgw.ir.route import (
     Cors,
     ExternalAuth,
@@ -17,6 +16,7 @@ from meshgw.ir.route import (
     ValueMatch,
 )
 from meshgw.names import REGEX_PROGRAM_SIZE
+from meshgw.resolve import checks
 from tests.unit.emit.world import backend, match, target
 
 

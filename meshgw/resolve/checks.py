@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
-import re2
-
 from meshgw.ir.route import Backend, Filters, HeaderEdit, Match, PathEdit, PathKind, Redirect, Rewrite, Rule
-from meshgw.names import REGEX_PROGRAM_SIZE
+from meshgw.resolve.matches import check_regex
 
 MAX_HEADER: Final = 16384
 MAX_WEIGHTS: Final = 2**32 - 1
@@ -37,16 +34,9 @@ def header_value(value: str) -> bool:
     return len(value) < MAX_HEADER and _VALUE.fullmatch(value) is not None
 
 
-@lru_cache(maxsize=4096)
 def regex(value: str) -> bool:
     """Whether Envoy compiles this regular expression."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        program = re2.compile(value, options)
-    except re2.error:
-        return False
-    return int(program.programsize) <= REGEX_PROGRAM_SIZE
+    return not check_regex(value)
 
 
 def match(value: Match) -> bool:
