@@ -12,8 +12,10 @@ from typing import Final
 from meshgw.app import Application
 from meshgw.config import MeshSettings, RunSettings
 from meshgw.demo.backend import Backend
+from meshgw.demo.client import greet
 from meshgw.demo.nodes import DemoError, NodeProxies
 from meshgw.demo.plan import Plan, claim_plan, write_manifests
+from meshgw.names import HBONE_PORT
 from meshgw.standalone.board import Picture
 from meshgw.standalone.envoy import EnvoyBinary
 from meshgw.standalone.fleet import ProxyOptions
@@ -98,6 +100,7 @@ async def ambient_mesh(envoy: EnvoyBinary, progress: Progress) -> AsyncIterator[
         backends = [await stack.enter_async_context(Backend(workload)) for workload in plan.workloads]
         progress(f"starting the waypoint at {plan.waypoint}")
         app = await stack.enter_async_context(_waypoint(envoy, folder, root / "waypoint"))
+        await _await_certificate(plan)
         progress(f"starting node proxies for {len(plan.clients)} clients and {len(plan.workloads)} workloads")
         nodes = await stack.enter_async_context(_nodes(envoy, plan, app, root / "nodes"))
         yield Mesh(plan, folder, app, nodes, backends)
@@ -133,3 +136,18 @@ async def _nodes(envoy: EnvoyBinary, plan: Plan, app: Application, path: Path) -
     nodes = NodeProxies(plan, app.identities.source, runtime)
     async with nodes.run(runtime, ProxyOptions(binary=envoy.path, concurrency=1, timing=_TIMING)):
         yield nodes
+
+
+async def _await_certificate(plan: Plan) -> None:
+    """Wait until the waypoint proves its identity; raises DemoError."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _LIVE_WITHIN
+    while True:
+        try:
+            await greet(plan.waypoint, HBONE_PORT)
+        except OSError as error:
+            if clock() >= deadline:
+                raise DemoError(f"the waypoint has no certificate ({error})") from None
+            await asyncio.sleep(0.02)
+        else:
+            return

@@ -24,6 +24,7 @@ from meshgw.xds.server import AdsServer
 
 CLIENTS: Final = Key("node", "clients")
 WORKLOADS: Final = Key("node", "workloads")
+_LIVE_WITHIN: Final = 30.0
 
 
 class DemoError(Exception):
@@ -39,6 +40,7 @@ class NodeProxies:
             source, self._note_certificate, trust_domain=plan.trust_domain, observer=SilentObserver()
         )
         self._accounts = {CLIENTS: accounts(plan.clients), WORKLOADS: accounts(plan.workloads)}
+        self._certified: set[str] = set()
         self._moved = asyncio.Event()
         self._refusals: dict[str, str] = {}
         for group, resources in ((CLIENTS, client_resources(plan)), (WORKLOADS, workload_resources(plan))):
@@ -55,15 +57,26 @@ class NodeProxies:
                     tasks.create_task(self.server.run(), name="node xds"),
                     tasks.create_task(self.identities.rotator.run(), name="node certificates"),
                 ]
-                await self.server.started.wait()
-                fleet.want({CLIENTS, WORKLOADS})
-                await self._wait_live(fleet)
+                try:
+                    async with asyncio.timeout(_LIVE_WITHIN):
+                        await self.server.started.wait()
+                        await self._wait_certified()
+                        fleet.want({CLIENTS, WORKLOADS})
+                        await self._wait_live(fleet)
+                except TimeoutError:
+                    raise DemoError(f"the node proxies do not serve within {_LIVE_WITHIN:g} s") from None
                 try:
                     yield
                 finally:
                     await fleet.stop()
                     for task in background:
                         task.cancel()
+
+    async def _wait_certified(self) -> None:
+        """Wait until everybody has a certificate, so that no proxy ever serves without."""
+        while not all(self._certified >= set(names) for names in self._accounts.values()):
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _wait_live(self, fleet: Fleet) -> None:
         while not (fleet.is_live(CLIENTS) and fleet.is_live(WORKLOADS)):
@@ -85,6 +98,8 @@ class NodeProxies:
     def _note_certificate(self, account: Key, certificate: WorkloadCertificate | None) -> None:
         if certificate is None:
             return
+        self._certified.add(account.name)
+        self._moved.set()
         for group, names in self._accounts.items():
             if account.name in names:
                 self.server.publish(str(group), _changes(secrets(account.name, certificate)))
