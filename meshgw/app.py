@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
@@ -25,12 +26,13 @@ from meshgw.observe.metrics import Metrics
 from meshgw.observe.stalls import watch_stalls
 from meshgw.resolve import tables as t
 from meshgw.standalone.addresses import default_port_offset
-from meshgw.standalone.board import Board, GatewayLine, Picture
+from meshgw.standalone.board import SHOWN, Board, GatewayLine, Picture
 from meshgw.standalone.claims import Claims
 from meshgw.standalone.controller import Batch, Controller
 from meshgw.standalone.envoy import find_envoy
 from meshgw.standalone.facts import FileFacts
 from meshgw.standalone.fleet import Fleet, ProxyOptions, end_strangers
+from meshgw.standalone.heap import unwatched, watched_by_size
 from meshgw.standalone.mesh import Identities, certificate_source
 from meshgw.standalone.runtime import RuntimeDirectory, default_directory
 from meshgw.standalone.supervise import EnvoyFailedError, SupervisorEvent
@@ -42,6 +44,8 @@ _log = get_logger("app")
 
 _REDRAW = 0.05
 """Seconds in which changes of the table are drawn as one."""
+_REDRAW_REST = 20
+"""Times what the last drawing took: at least so long the loop is free for changes before the next one."""
 _CLAIM_AGAIN = 0.25
 """Seconds between tries for addresses that somebody else holds."""
 
@@ -82,6 +86,7 @@ class Application:
         self._known: set[Key] = set()
         self._nacks: dict[tuple[Key, str], Finding] = {}
         self._redraw: asyncio.TimerHandle | None = None
+        self._drawing = 0.0  # seconds that the last one took
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain.
@@ -91,8 +96,9 @@ class Application:
         binary = await asyncio.to_thread(find_envoy, self.settings.envoy)
         with self.runtime.acquire():
             _log.info("starting", envoy=binary.version, binary=str(binary.path), runtime=str(self.runtime.path))
-            self.facts.read()
-            self.commit(self.facts.take())
+            with unwatched():
+                self.facts.read()
+                self.commit(self.facts.take())
             options = ProxyOptions(
                 binary=binary.path,
                 concurrency=self.settings.concurrency,
@@ -116,7 +122,8 @@ class Application:
 
     def commit(self, batch: Batch) -> None:
         """Commit facts and let everything follow."""
-        outcome = self.controller.commit(batch)
+        with watched_by_size(batch):
+            outcome = self.controller.commit(batch)
         for delta in outcome.deltas:
             for fault in delta.faults:
                 _log.error("internal error", table=fault.table, key=str(fault.key), at=fault.where)
@@ -223,14 +230,15 @@ class Application:
 
     def findings(self) -> list[Finding]:
         """Return everything there is to say, sorted."""
-        found = [*self.controller.findings(), *self.facts.problems, *self._nacks.values(), *self._claims.findings()]
+        found = [*self.facts.problems, *self._nacks.values(), *self._claims.findings()]
         found += self._nameless()
         if self.fleet is not None:
             found += [
                 Finding(code="MG6002", object=ObjectRef("Gateway", *key), message=text)
                 for key, text in self.fleet.errors.items()
             ]
-        return sorted(set(found), key=lambda finding: finding.sort_key)
+        known = self.controller.findings()  # sorted, and possibly thousands
+        return sorted([*known, *set(found)], key=lambda finding: finding.sort_key) if found else list(known)
 
     def _nameless(self) -> Iterator[Finding]:
         """Gateways whose ServiceAccount cannot have an identity."""
@@ -250,7 +258,8 @@ class Application:
             self.metrics.findings.labels(level.value).set(count)
         self.metrics.problems.set(len(self.facts.problems))
         lines = (self._line(key, row) for key, row in sorted(self.controller.graph.rows(t.OUR_GATEWAYS).items()))
-        return Picture(gateways=tuple(lines), findings=tuple(render_finding(finding) for finding in findings))
+        shown = tuple(render_finding(finding) for finding in findings[:SHOWN])
+        return Picture(gateways=tuple(lines), findings=shown, more=len(findings) - len(shown))
 
     def _line(self, key: Key, row: Gateway) -> GatewayLine:
         status = self.controller.graph.get(t.STATUSES, ObjectRef("Gateway", *key))
@@ -279,11 +288,14 @@ class Application:
     def _schedule_redraw(self) -> None:
         with contextlib.suppress(RuntimeError):  # no loop yet: the first draw follows the start
             if self._redraw is None:
-                self._redraw = asyncio.get_running_loop().call_later(_REDRAW, self._draw)
+                wait = max(_REDRAW, _REDRAW_REST * self._drawing)
+                self._redraw = asyncio.get_running_loop().call_later(wait, self._draw)
 
     def _draw(self) -> None:
         self._redraw = None
+        began = time.perf_counter()
         self._board.show(self.picture())
+        self._drawing = time.perf_counter() - began
 
     @contextlib.asynccontextmanager
     async def _certificates(self) -> AsyncIterator[None]:

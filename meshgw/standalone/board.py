@@ -12,6 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+SHOWN = 50
+"""Findings in one picture: nobody reads more at a time, and drawing thousands would hold up everything else."""
+
 COLUMNS = ("NAMESPACE", "NAME", "ROLE", "ADDRESS", "PORTS", "PROGRAMMED", "ROUTES", "PROXY", "REASON")
 
 
@@ -30,10 +33,11 @@ class GatewayLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is shown at one time; `findings` are rendered ones."""
+    """All that is shown at one time; `findings` are rendered ones, the first of them, and there are so many `more`."""
 
     gateways: tuple[GatewayLine, ...] = ()
     findings: tuple[dict[str, str], ...] = ()
+    more: int = 0
 
 
 class Board(Protocol):
@@ -99,7 +103,10 @@ def render(picture: Picture) -> RenderableType:
         (found["code"], found["level"], found["object"], f"{found.get('field', '')} {found['message']}".strip())
         for found in picture.findings
     )
-    return Group(table, "", _table(("CODE", "LEVEL", "OBJECT", "MESSAGE"), rows))
+    parts: list[RenderableType] = [table, "", _table(("CODE", "LEVEL", "OBJECT", "MESSAGE"), rows)]
+    if picture.more:
+        parts.append(f"and {picture.more} more: meshgw analyze")
+    return Group(*parts)
 
 
 def _cells(line: GatewayLine) -> tuple[str, ...]:

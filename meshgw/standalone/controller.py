@@ -6,7 +6,7 @@ No I/O and no waiting: facts are committed, and what follows is handed to callba
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -56,6 +56,7 @@ class Controller:
         self._metrics = metrics
         self._offset = port_offset
         self._held: frozenset[ResourceKey] = frozenset()
+        self._findings: tuple[Finding, ...] | None = None
         self.graph.commit({t.SETTINGS: {t.SINGLE: settings}})
 
     def commit(self, batch: Batch) -> Outcome:
@@ -65,6 +66,8 @@ class Controller:
         moved = any(deltas[0].changed(table) for table in _PLACING)
         if moved and (bindings := self._rebind()):
             deltas.append(self.graph.commit({t.BINDINGS: bindings}))
+        if any(delta.changed(t.FINDINGS) for delta in deltas):
+            self._findings = None
         self._send({key for delta in deltas for key in delta.changed(RESOURCES)})
         seconds = time.perf_counter() - began
         self._measure(deltas, seconds)
@@ -96,10 +99,12 @@ class Controller:
         """Return where a Gateway listens."""
         return self.graph.get(t.BINDINGS, gateway) or Binding()
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> tuple[Finding, ...]:
         """Return what the tables have to say, and what went wrong in computing them, sorted."""
-        found = {*self.graph.rows(t.FINDINGS).values(), *(_of_fault(fault) for fault in self.graph.faults)}
-        return sorted(found, key=lambda finding: finding.sort_key)
+        if self._findings is None:
+            self._findings = _sorted(self.graph.rows(t.FINDINGS).values())
+        faults = self.graph.faults
+        return _sorted((*self._findings, *map(_of_fault, faults))) if faults else self._findings
 
     def _rebind(self) -> dict[Key, Binding | None]:
         """Return the bindings that must change."""
@@ -138,6 +143,10 @@ def listener_resources(gateway: Key, endpoint: Endpoint) -> tuple[ResourceKey, .
     if endpoint == ("tcp", names.HBONE_PORT):
         named.append(names.LISTENER_CONNECT_TERMINATE)
     return tuple(ResourceKey(gateway, LISTENER, name) for name in named)
+
+
+def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(set(found), key=lambda finding: finding.sort_key))
 
 
 def _of_fault(fault: Fault) -> Finding:
