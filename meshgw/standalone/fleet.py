@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Fleet:
         self._tasks, self._runtime, self._options, self._on_change = tasks, runtime, options, on_change
         self._supervisors: dict[Key, Supervisor] = {}
         self._lives: set[asyncio.Task[None]] = set()
+        self._latest: dict[Key, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     def want(self, gateways: set[Key]) -> None:
@@ -62,9 +64,10 @@ class Fleet:
         for key in sorted(gateways - self._supervisors.keys()):
             self._supervisors[key] = supervisor = self._supervisor(key)
             self.states[key] = "starting"
-            life = self._tasks.create_task(self._run(key, supervisor), name=f"proxy {key}")
+            life = self._tasks.create_task(self._run(key, supervisor, self._latest.get(key)), name=f"proxy {key}")
+            self._latest[key] = life
             self._lives.add(life)
-            life.add_done_callback(self._lives.discard)
+            life.add_done_callback(functools.partial(self._forget, key))
 
     async def stop(self) -> None:
         """Drain and end all proxies; with `detach` leave those of wanted Gateways serving."""
@@ -112,8 +115,16 @@ class Fleet:
             on_event=lambda event: self._note(key, event),
         )
 
-    async def _run(self, key: Key, supervisor: Supervisor) -> None:
+    def _forget(self, key: Key, life: asyncio.Task[None]) -> None:
+        self._lives.discard(life)
+        if self._latest.get(key) is life:
+            del self._latest[key]
+
+    async def _run(self, key: Key, supervisor: Supervisor, earlier: asyncio.Task[None] | None) -> None:
+        """Run a proxy, once the one that a Gateway of this name had before is gone: they share a directory."""
         try:
+            if earlier is not None:
+                await asyncio.wait({earlier})
             await supervisor.run()
         except EnvoyFailedError as error:
             _log.error("envoy failed", gateway=str(key), cause=str(error))

@@ -68,6 +68,27 @@ async def test_proxies_come_and_go_with_their_gateways(fake_envoy: Path, runtime
     assert start_time(second) is None
 
 
+async def test_a_gateway_that_returns_waits_for_its_earlier_proxy(
+    fake_envoy: Path, runtime: RuntimeDirectory
+) -> None:
+    """They share a directory: the one that leaves must not take away the state of the one that comes."""
+    options = ProxyOptions(binary=fake_envoy, timing=TIMING)
+    async with asyncio.TaskGroup() as tasks:
+        watched = Watched(tasks, runtime, options)
+        watched.fleet.want({A})
+        await watched.until_live(A)
+        before = pid_of(watched, A)
+        for wanted in (set(), {A}, set(), {A}):
+            watched.fleet.want(wanted)
+        await watched.until_live(A)
+        assert start_time(before) is None
+        state = load_state(runtime.proxy(*A).state)
+        assert state is not None
+        assert state.pid == pid_of(watched, A) != before
+        assert watched.fleet.states == {A: "live"}
+        await watched.fleet.stop()
+
+
 async def test_a_detached_fleet_ends_with_its_proxies_serving(fake_envoy: Path, runtime: RuntimeDirectory) -> None:
     options = ProxyOptions(binary=fake_envoy, timing=TIMING, detach=True)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
