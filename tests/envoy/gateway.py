@@ -174,6 +174,16 @@ def grant(source_namespace: str, namespace: str, *, source: str = "HTTPRoute", t
     return resource("ReferenceGrant", "grant", spec, namespace=namespace, version="v1beta1")
 
 
+def backend_tls_policy(service_name: str, **fields: object) -> Document:
+    """Return a BackendTLSPolicy: the Service proves to be `backend.test` by the ConfigMap `backend-ca`."""
+    ref = {"group": "", "kind": "ConfigMap", "name": "backend-ca"}
+    spec = {
+        "targetRefs": [{"group": "", "kind": "Service", "name": service_name}],
+        "validation": {"hostname": "backend.test", "caCertificateRefs": [ref], **fields},
+    }
+    return resource("BackendTLSPolicy", "policy", spec)
+
+
 class Site:
     """A Gateway that serves; ports are those of its listeners, the offset is added here."""
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import sys
 
 import pytest
 
 from tests.envoy.application import Command, alive, command, placed
-from tests.envoy.gateway import route, service, to
+from tests.envoy.gateway import gateway, listener, route, service, to
+from tests.rig.addresses import free_port
 from tests.rig.backends import Backends
+from tests.rig.clients import request
+from tests.rig.envoy import run_static
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
 
@@ -84,6 +89,19 @@ async def test_a_detached_envoy_serves_on_after_sigterm(loopback: str, backends:
         await run.serving()
         assert await run.end(signal.SIGTERM) == 0
         assert not run.envoys()
+
+
+async def test_a_translated_gateway_is_run_by_envoy_as_it_is(loopback: str, backends: Backends) -> None:
+    pod = await backends.echo("a")
+    port = free_port()
+    objects = [gateway(listener(port=port)), service("a", pod.address), route([to("a")])]
+    async with command(loopback, *objects) as run:
+        arguments = ("-m", "meshgw", "translate", "-f", str(run.path), "--to", "envoy", "-o", "json")
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+        output, _errors = await process.communicate()
+        assert process.returncode == 0
+        async with run_static(json.loads(output)):
+            assert (await request(("127.0.0.1", port), host="site.test")).pod == "a"
 
 
 async def test_a_second_instance_of_the_same_files_is_refused(loopback: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
 
 import pytest
 
-from tests.envoy.gateway import Document, gateway, https_listener, listener, route, serve, service
+from tests.envoy.gateway import Document, backend_tls_policy, gateway, https_listener, listener, route, serve, service
 from tests.rig.backends import Backends
 from tests.rig.certs import CertificateAuthority
-from tests.rig.clients import request, tcp_exchange, tls_handshake, udp_exchange
+from tests.rig.clients import request, send_raw, tcp_exchange, tls_handshake, udp_exchange
 from tests.rig.tls import ClientTls, ServerTls
 
 CLOSED = (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)
@@ -186,3 +187,43 @@ async def test_https_and_tls_listeners_share_a_port_by_name(
         for host, pod in (("web.site.test", "a"), ("raw.site.test", "b")):
             answer = await request(served.target(PORT), host=host, tls=ClientTls(ca=ca.root, sni=host))
             assert answer.pod == pod
+
+
+async def test_a_client_may_finish_sending_before_it_is_answered(loopback: str, backends: Backends) -> None:
+    pod = await backends.tcp("hello")
+    async with serve(loopback, TCP, tcp(("a", 1)), service("a", pod.address)) as served:
+        assert await send_raw(served.target(PORT), b"question") == b"hello\nquestion"
+
+
+async def test_datagrams_of_one_client_stay_with_one_endpoint(loopback: str, backends: Backends) -> None:
+    pods = [await backends.udp(f"pod-{number}") for number in range(3)]
+    objects = service("a", *(pod.address for pod in pods), protocol="UDP")
+    async with serve(loopback, UDP, udp(("a", 1)), objects) as served:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, served.target(PORT))
+            answers = set()
+            for _ in range(20):
+                await loop.sock_sendall(client, b"x")
+                async with asyncio.timeout(3):
+                    answers.add(await loop.sock_recv(client, 100))
+    assert len(answers) == 1
+
+
+async def test_a_backend_tls_policy_covers_terminated_bytes(
+    loopback: str, backends: Backends, ca: CertificateAuthority
+) -> None:
+    ends = gateway(https_listener("tls", port=PORT, protocol="TLS"))
+    pod = await backends.tcp("hello", tls=ServerTls(ca.issue("backend.test"), alpn=()))
+    objects = [
+        tls(("a", 1), host="one.site.test"),
+        service("a", pod.address),
+        ca.issue("one.site.test").secret("cert"),
+        ca.config_map("backend-ca"),
+        backend_tls_policy("a"),
+    ]
+    async with serve(loopback, ends, *objects) as served:
+        client = ClientTls(ca=ca.root, sni="one.site.test")
+        assert await tcp_exchange(served.target(PORT), b"ping", tls=client, banner=True) == (b"hello", b"ping")
+    assert pod.handshakes[0].sni == "backend.test"

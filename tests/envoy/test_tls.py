@@ -11,6 +11,7 @@ from tests.envoy.gateway import (
     GROUP,
     HTTPS,
     Document,
+    backend_tls_policy,
     gateway,
     grant,
     https_listener,
@@ -25,7 +26,7 @@ from tests.envoy.gateway import (
 )
 from tests.rig.backends import Backends
 from tests.rig.certs import CertificateAuthority, authority
-from tests.rig.clients import HttpClient, tls_handshake
+from tests.rig.clients import HttpClient, grpc_call, tls_handshake, websocket
 from tests.rig.tls import ClientTls, ServerTls
 
 REFUSED = (ssl.SSLError, ConnectionError, httpcore.NetworkError, httpcore.RemoteProtocolError)
@@ -215,21 +216,11 @@ async def test_client_validation_without_its_authority_lets_nobody_in(
             await served.fresh(host="site.test", tls=ClientTls(ca=ca.root))
 
 
-def policy(**fields: object) -> Document:
-    """A BackendTLSPolicy for the Service a, whose certificate says backend.test."""
-    ref = {"group": "", "kind": "ConfigMap", "name": "backend-ca"}
-    spec = {
-        "targetRefs": [{"group": "", "kind": "Service", "name": "a"}],
-        "validation": {"hostname": "backend.test", "caCertificateRefs": [ref], **fields},
-    }
-    return resource("BackendTLSPolicy", "policy", spec)
-
-
 async def test_a_backend_is_reached_by_tls_with_the_policys_name(
     loopback: str, backends: Backends, ca: CertificateAuthority
 ) -> None:
     pod = await backends.echo("pod", tls=ServerTls(ca.issue("backend.test")))
-    objects = [service("a", pod.address), policy(), ca.config_map("backend-ca")]
+    objects = [service("a", pod.address), backend_tls_policy("a"), ca.config_map("backend-ca")]
     async with serve(loopback, gateway(), route([to("a")]), *objects) as served:
         echo = (await served.get(host="client.test")).echo
     assert echo.tls is not None
@@ -246,7 +237,7 @@ async def test_a_backend_that_proves_nothing_is_an_error_and_never_gets_plain_te
         "expired": ca.expired("backend.test"),
     }.get(wrong)
     pod = await backends.echo("pod", tls=ServerTls(identity) if identity else None)
-    objects = [service("a", pod.address), policy(), ca.config_map("backend-ca")]
+    objects = [service("a", pod.address), backend_tls_policy("a"), ca.config_map("backend-ca")]
     async with serve(loopback, gateway(), route([to("a")]), *objects) as served:
         assert (await served.get()).status in {500, 502, 503}
     assert pod.count() == 0
@@ -254,7 +245,9 @@ async def test_a_backend_that_proves_nothing_is_an_error_and_never_gets_plain_te
 
 async def test_a_policy_without_its_bundle_closes_its_backend(loopback: str, backends: Backends) -> None:
     pod = await backends.echo("a")
-    async with serve(loopback, gateway(), route([to("a")]), service("a", pod.address), policy()) as served:
+    async with serve(
+        loopback, gateway(), route([to("a")]), service("a", pod.address), backend_tls_policy("a")
+    ) as served:
         assert (await served.get()).status in {500, 502, 503}
         assert {finding.code for finding in served.findings("MG3")} == {"MG3002", "MG3004"}
     assert pod.connections == 0
@@ -277,7 +270,7 @@ async def test_listed_names_replace_the_host_name(
 ) -> None:
     leaf = ca.issue("inner.test", uris=["spiffe://cluster.local/ns/default/sa/app"])
     pod = await backends.echo("pod", tls=ServerTls(leaf))
-    objects = [service("a", pod.address), policy(subjectAltNames=sans), ca.config_map("backend-ca")]
+    objects = [service("a", pod.address), backend_tls_policy("a", subjectAltNames=sans), ca.config_map("backend-ca")]
     async with serve(loopback, gateway(), route([to("a")]), *objects) as served:
         assert (await served.get()).status == status
 
@@ -289,7 +282,7 @@ async def test_the_gateways_certificate_is_shown_to_tls_backends(
     pod = await backends.echo("pod", tls=ServerTls(ca.issue("backend.test"), client_ca=clients.root))
     objects = [
         service("a", pod.address),
-        policy(),
+        backend_tls_policy("a"),
         ca.config_map("backend-ca"),
         clients.issue("gateway.test").secret("client"),
         route([to("a")]),
@@ -320,3 +313,38 @@ async def test_a_listener_set_adds_a_listener_with_a_certificate_of_its_own(
     async with serve(loopback, own, *objects, service("a", pod.address, namespace="team")) as served:
         assert (await served.fresh(host="team.test", tls=ClientTls(ca=ca.root))).pod == "pod"
         assert await served.pods(1) == ["404"]
+
+
+async def test_grpc_is_carried_over_tls_on_both_sides(
+    loopback: str, backends: Backends, ca: CertificateAuthority
+) -> None:
+    pod = await backends.grpc("a", tls=ServerTls(ca.issue("backend.test")))
+    objects = [
+        route([{"backendRefs": [{"name": "a", "port": 80}]}], kind="GRPCRoute"),
+        service("a", pod.address),
+        backend_tls_policy("a"),
+        ca.config_map("backend-ca"),
+        ca.issue("site.test").secret("cert"),
+    ]
+    async with serve(loopback, gateway(https_listener()), *objects) as served:
+        tls = ClientTls(ca=ca.root, sni="site.test")
+        result = await grpc_call(served.target(HTTPS), authority="site.test", tls=tls)
+        assert result.ok, result.details
+        assert result.pod == "a"
+
+
+async def test_secure_websockets_pass(loopback: str, backends: Backends, ca: CertificateAuthority) -> None:
+    pod = await backends.echo("pod", tls=ServerTls(ca.issue("backend.test"), alpn=("http/1.1",)))
+    objects = [
+        route([to("a")]),
+        service("a", pod.address, app_protocol="kubernetes.io/wss"),
+        backend_tls_policy("a"),
+        ca.config_map("backend-ca"),
+        ca.issue("site.test").secret("cert"),
+    ]
+    async with serve(loopback, gateway(https_listener()), *objects) as served:
+        tls = ClientTls(ca=ca.root, sni="site.test")
+        async with websocket(served.target(HTTPS), "/ws", host="site.test", tls=tls) as socket:
+            await socket.send("hello")
+            assert await socket.recv() == "hello"
+    assert pod.hits[0].tls is not None
