@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from tests.rig.addresses import next_loopback
 from tests.rig.backends import Backends
 from tests.rig.certs import CertificateAuthority, authority

@@ -10,6 +10,7 @@ from typing import Any
 import httpcore
 import pytest
 import websockets
+
 from tests.rig.addresses import free_port, free_ports
 from tests.rig.backends import Backends
 from tests.rig.certs import CertificateAuthority, bundle, spiffe

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpcore
 import msgspec
-from meshgw.standalone.envoy import find_envoy
 
+from meshgw.standalone.envoy import find_envoy
 from tests.rig.waiting import eventually
 
 Config = Mapping[str, Any]

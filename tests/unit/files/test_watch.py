@@ -48,7 +48,7 @@ async def test_nothing_is_reported_until_something_changes(tmp_path: Path) -> No
     path.write_text("a")
     settle(path, 1)
     watched = changes(tmp_path, since=scan([str(tmp_path)]))
-    waiting = asyncio.ensure_future(anext(watched))  # noqa: TID251  # ends below
+    waiting = asyncio.ensure_future(anext(watched))  # ends below
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     path.unlink()

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from meshgw.identity.protocol import METHOD, SERVICE
 from meshgw.identity.spiffe import SpiffeId
 

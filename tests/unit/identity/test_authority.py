@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
 from meshgw.identity.authority import MeshAuthority, SigningError
 from meshgw.identity.certificate import make_csr, make_key
 from meshgw.identity.spiffe import SpiffeError, SpiffeId

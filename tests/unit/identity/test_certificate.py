@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from rich.console import Console
+
 from meshgw.identity.certificate import (
     PrivateKeyPem,
     WorkloadCertificate,
@@ -19,7 +21,6 @@ from meshgw.identity.certificate import (
     make_key,
 )
 from meshgw.identity.errors import AnswerRefusedError
-from rich.console import Console
 from tests.rig.certs import CertificateAuthority, Leaf
 from tests.unit.identity.parts import GATEWAY, OTHER, as_p256, leaf_of, uris_of
 

@@ -9,6 +9,8 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
+from structlog.testing import capture_logs
+
 from meshgw.identity.address import AddressError
 from meshgw.identity.authority import MeshAuthority
 from meshgw.identity.certificate import make_csr, make_key
@@ -24,7 +26,6 @@ from meshgw.identity.protocol import CertificateRequest, CertificateResponse
 from meshgw.identity.selfsigned import EmbeddedCa
 from meshgw.identity.spiffe import SpiffeId
 from meshgw.identity.tokens import TokenSource
-from structlog.testing import capture_logs
 from tests.unit.identity.parts import GATEWAY, OTHER, TOKEN, FakeClock, leaf_of, scripted_ca, token, uris_of
 
 AUTHORITY = MeshAuthority()

@@ -6,6 +6,7 @@ from importlib import resources
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from google.protobuf.message import DecodeError
+
 from meshgw.identity.protocol import PATH, CertificateRequest, CertificateResponse, describe_file
 
 PROTO = resources.files("meshgw.identity").joinpath("istio_ca.proto").read_text("utf-8")

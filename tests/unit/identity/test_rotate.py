@@ -7,6 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+
 from meshgw.identity.authority import MeshAuthority
 from meshgw.identity.certificate import PrivateKeyPem, WorkloadCertificate
 from meshgw.identity.errors import CaUnavailableError, IssueError
@@ -15,7 +17,6 @@ from meshgw.identity.observer import SilentObserver
 from meshgw.identity.rotate import Rotator
 from meshgw.identity.selfsigned import EmbeddedCa
 from meshgw.identity.spiffe import SpiffeId
-from structlog.testing import capture_logs
 from tests.unit.identity.parts import GATEWAY, OTHER, FakeClock, RecordingObserver
 
 HOUR = 3600.0

@@ -7,12 +7,13 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
+
 from meshgw.identity.address import AddressError
 from meshgw.identity.authority import MeshAuthority
 from meshgw.identity.certificate import make_csr, make_key
 from meshgw.identity.protocol import IMPERSONATED_IDENTITY, PATH, CertificateRequest, CertificateResponse
 from meshgw.identity.selfsigned import EmbeddedCa
-from structlog.testing import capture_logs
 from tests.unit.identity.parts import GATEWAY, OTHER, FakeClock, leaf_of, uris_of
 
 CSR = make_csr(make_key(), OTHER)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meshgw.identity.spiffe import SpiffeError, SpiffeId, check_trust_domain, trust_domain_prefix
 
 SEGMENTS = st.from_regex(r"[a-zA-Z0-9._-]{1,63}", fullmatch=True).filter(lambda text: text not in {".", ".."})

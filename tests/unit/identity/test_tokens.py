@@ -6,6 +6,7 @@ from pathlib import Path
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from meshgw.identity.spiffe import SpiffeError
 from meshgw.identity.tokens import FileTokenSource, ServiceAccountTokens, TokenError
 from tests.unit.identity.parts import GATEWAY
