@@ -68,9 +68,7 @@ async def test_proxies_come_and_go_with_their_gateways(fake_envoy: Path, runtime
     assert start_time(second) is None
 
 
-async def test_a_gateway_that_returns_waits_for_its_earlier_proxy(
-    fake_envoy: Path, runtime: RuntimeDirectory
-) -> None:
+async def test_a_gateway_that_returns_waits_for_its_earlier_proxy(fake_envoy: Path, runtime: RuntimeDirectory) -> None:
     """They share a directory: the one that leaves must not take away the state of the one that comes."""
     options = ProxyOptions(binary=fake_envoy, timing=TIMING)
     async with asyncio.TaskGroup() as tasks:
