@@ -46,6 +46,8 @@ _REDRAW = 0.05
 """Seconds in which changes of the table are drawn as one."""
 _REDRAW_REST = 20
 """Times what the last drawing took: at least so long the loop is free for changes before the next one."""
+_REMOVE_AFTER = 0.075
+"""Seconds for which objects must be gone from the files: many programs replace a file in two steps."""
 _CLAIM_AGAIN = 0.25
 """Seconds between tries for addresses that somebody else holds."""
 
@@ -86,6 +88,7 @@ class Application:
         self._known: set[Key] = set()
         self._nacks: dict[tuple[Key, str], Finding] = {}
         self._redraw: asyncio.TimerHandle | None = None
+        self._removal: asyncio.TimerHandle | None = None
         self._drawing = 0.0  # seconds that the last one took
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -112,6 +115,8 @@ class Application:
                     background = self._start(tasks, options)
                     await stop.wait()
                     _log.info("stopping")
+                    if self._removal is not None:
+                        self._removal.cancel()
                     if self.fleet is not None:
                         await self.fleet.stop()
                     for task in background:
@@ -150,10 +155,22 @@ class Application:
             self.reload(change)
 
     def reload(self, change: Change | None = None) -> None:
-        """Read the files again, or only those of a change, and commit what is new in them."""
+        """Read the files again, or only those of a change, and commit what is new in them.
+
+        What is gone from them is removed if another look, a moment later, does not find it either.
+        """
+        self._read(change, removals=False)
+        if self.facts.removing and self._removal is None:
+            self._removal = asyncio.get_running_loop().call_later(_REMOVE_AFTER, self._remove)
+
+    def _remove(self) -> None:
+        self._removal = None
+        self._read(None, removals=True)
+
+    def _read(self, change: Change | None, *, removals: bool) -> None:
         self.metrics.reloads.inc()
         self.facts.read(change)
-        batch = self.facts.take()
+        batch = self.facts.take(removals=removals)
         if batch or self.facts.moved:
             self.commit(batch)
 

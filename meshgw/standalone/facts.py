@@ -45,17 +45,25 @@ class FileFacts:
         self.moved = problems != self.problems
         self.problems = problems
 
-    def take(self) -> Batch:
-        """Return the changes as a batch for the pipeline, and forget them."""
+    @property
+    def removing(self) -> bool:
+        """Whether objects are gone from the files and not taken yet."""
+        return None in self._pending.values()
+
+    def take(self, *, removals: bool = True) -> Batch:
+        """Return the changes as a batch for the pipeline, and forget them; what is gone only with `removals`."""
         batch: Batch = {}
-        for (kind, key), row in self._pending.items():
+        pending, self._pending = self._pending, {}
+        for (kind, key), row in pending.items():
             table = self._tables.get(kind)
             if table is None:
+                continue
+            if row is None and not removals:
+                self._pending[kind, key] = None
                 continue
             if row is None and kind == "GatewayClass" and key.name in _STANDARD:
                 row = _standard_class(key.name)  # noqa: PLW2901 - deleting the declaration restores the default
             batch.setdefault(table, {})[key] = row
-        self._pending = {}
         return batch
 
     def _stand_in(self, refused: frozenset[ObjectRef]) -> None:

@@ -21,6 +21,7 @@ from tests.envoy.gateway import (
     grant,
     https_listener,
     listener,
+    manifest,
     namespace,
     path,
     route,
@@ -120,6 +121,26 @@ async def test_broken_yaml_is_reported_and_everything_serves_on(loopback: str, b
             await instance.gone("MG9101")
         assert load.report.failed == 0, load.report.samples
         assert await status(instance, "/new") == 200
+
+
+@pytest.mark.parametrize("step", ["truncate", "rename"])
+async def test_a_file_replaced_in_two_steps_takes_nothing_away(loopback: str, backends: Backends, step: str) -> None:
+    pods = {name: await backends.echo(name) for name in "ab"}
+    rest = [placed(loopback), *(service(name, pod.address) for name, pod in pods.items())]
+    async with application(loopback, *rest, route([to("a")])) as instance:
+        file = instance.path / "main.yaml"
+        pid = instance.pid()
+        async with Load(instance.target()) as load:
+            for name in "baba":
+                if step == "truncate":
+                    file.write_text("")
+                else:
+                    file.rename(instance.path / "main.yaml~")
+                instance.app.reload()
+                file.write_text(manifest(*rest, route([to(name)])))
+                await eventually(lambda wanted=name: answered_by(instance, wanted, "/"))
+        assert load.report.failed == 0, load.report.samples
+        assert instance.pid() == pid
 
 
 async def test_a_document_of_the_wrong_shape_leaves_its_last_good_version(loopback: str, backends: Backends) -> None:
