@@ -253,7 +253,6 @@ async def _rig(size: int) -> AsyncIterator[Rig]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshgw-bench-")))
         prober = Prober(await stack.enter_async_context(_process("tests.bench.prober")))
         prober.ports = await prober.read(list[int])
-        (scratch / "files").mkdir()
         folder = world.Folder(scratch / "files")
         addresses = next_loopback(), next_loopback()
         folder.fill(size, port=prober.ports[0], address=addresses[0])

@@ -19,6 +19,8 @@ from tests.bench.summary import Summary, summarise, timed
 
 NEVER_FOR_ENDPOINTS = ("routes", "fragments", "virtual-hosts", "route-configs")
 """Tables that an endpoint change must not recompute a single row of."""
+BUILDS = 2
+"""Builds from nothing, of which the faster one counts."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,16 +52,17 @@ def measure(size: int, *, repeats: int) -> Translation:
     batch[t.SETTINGS] = {t.SINGLE: Settings(loopback_endpoints=True)}
     batch[t.BINDINGS] = {world.GATEWAY: Binding(bind="127.0.0.1", addresses=("127.0.0.1",))}
     initial = []
-    for _ in range(max(1, repeats // 20)):
+    for _ in range(BUILDS):
         graph = build_graph()
         gc.collect()
         initial.append(timed(lambda graph=graph: graph.commit(batch)))  # type: ignore[misc]
     gc.collect()
     gc.freeze()  # as the application does once it has its first configuration
     changes = {name: _repeat(graph, kind(size), repeats) for name, kind in CHANGES.items()}
+    changes |= {name: _repeat(graph, kind(size), max(3, repeats // 10)) for name, kind in WIDE_CHANGES.items()}
     for table in NEVER_FOR_ENDPOINTS:
         assert not changes["one endpoint changed"].rows.get(table), f"an endpoint change recomputed rows of {table}"
-    rebuild = min(timed(graph.rebuild) for _ in range(max(1, repeats // 20)))
+    rebuild = min(timed(graph.rebuild) for _ in range(BUILDS))
     resources = graph.rows(RESOURCES).values()
     assert len(resources) > 2 * size, "every route has a cluster and endpoints"
     return Translation(
@@ -117,6 +120,15 @@ def _labels(_size: int) -> Iterator[world.Batch]:
         number += 1
 
 
+def _new_routes(size: int) -> Iterator[world.Batch]:
+    number = 1
+    while True:
+        there = world.batch_of((world.route(world.application(size + number)),))
+        yield there
+        yield {table: dict.fromkeys(rows) for table, rows in there.items()}
+        number += 1
+
+
 def _services(size: int) -> Iterator[world.Batch]:
     number = 1
     while True:
@@ -129,11 +141,13 @@ def _services(size: int) -> Iterator[world.Batch]:
 
 CHANGES: dict[str, Callable[[int], Iterator[world.Batch]]] = {
     "one route changed": _routes,
+    "a route added or deleted": _new_routes,
     "one endpoint changed": _endpoints,
     "a Service deleted or added": _services,
     "a Gateway label changed": _labels,
-    "a listener added": _listeners,
 }
+WIDE_CHANGES: dict[str, Callable[[int], Iterator[world.Batch]]] = {"a listener added": _listeners}
+"""Those that concern every route."""
 
 
 def slowest_rows(change: Change, most: int = 4) -> str:

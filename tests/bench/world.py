@@ -135,6 +135,7 @@ class Folder:
 
     def fill(self, size: int, *, port: int, address: str) -> None:
         """Write everything; the Gateway is at an address, all endpoints are at a port of 127.0.0.1."""
+        self.path.mkdir()
         self._write("gateway", gateway(address=address))
         for number in range(size):
             app = application(number)

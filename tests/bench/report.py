@@ -1,0 +1,225 @@
+"""The results as a page, and whether they meet the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from tests.bench.latency import Comparison, Latency
+from tests.bench.machine import Machine
+from tests.bench.memory import Footprint
+from tests.bench.summary import Summary
+from tests.bench.translate import NEVER_FOR_ENDPOINTS, Change, Translation
+
+JUDGED = 5_000
+"""Routes at which the targets apply."""
+ROUTE, ENDPOINT = "one route changed", "one endpoint changed"
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """One run."""
+
+    machine: Machine
+    translations: list[Translation]
+    footprints: list[Footprint]
+    latencies: list[Latency]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One target and what was measured against it."""
+
+    what: str
+    measured: str
+    target: str
+    met: bool
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Return a verdict on every target, at the size where they apply."""
+    found = []
+    for translation in results.translations:
+        if translation.routes == JUDGED:
+            share = translation.changes[ROUTE].time.p50 / translation.rebuild
+            recomputed = sum(translation.changes[ENDPOINT].rows.get(table, 0) for table in NEVER_FOR_ENDPOINTS)
+            found += [
+                _verdict(
+                    "one route changed, share of a full rebuild (p50)", f"1/{1 / share:.0f}", "1/100", share <= 0.01
+                ),
+                _verdict("routes recompiled by an endpoint change", str(recomputed), "0", recomputed == 0),
+            ]
+    for footprint in results.footprints:
+        if footprint.routes == JUDGED:
+            met = footprint.edited <= 250
+            found.append(_verdict("memory of the controller", f"{footprint.edited:.0f} MiB", "250 MiB", met))
+    for latency in results.latencies:
+        for what, comparison in latency.changes.items():
+            if comparison.routes == JUDGED:
+                for name, most in (("p50", 5.0), ("p99", 20.0)):
+                    value = comparison.added[name]
+                    text = f"{value:.1f} ms"
+                    found.append(_verdict(f"added to the floor, {what}, {name}", text, f"{most:.0f} ms", value <= most))
+    return found
+
+
+def render(results: Results) -> str:
+    """Return the page in Markdown."""
+    return "\n".join(
+        [
+            _HEAD,
+            *_machine(results.machine),
+            "\n## Targets\n",
+            *_table(
+                ("At 5,000 routes", "Measured", "Target", ""),
+                ((v.what, v.measured, v.target, "met" if v.met else "**missed**") for v in judge(results)),
+            ),
+            _LATENCY,
+            *_table(
+                ("Change", "Routes", "", "p50", "p90", "p99", "max"),
+                (row for latency in results.latencies for row in _latency_rows(latency)),
+            ),
+            _ACK,
+            *_table(
+                ("Change", "Routes", "p50", "p90", "p99", "floor p50", "floor p99"),
+                (row for latency in results.latencies for row in _ack_rows(latency)),
+            ),
+            _TRANSLATE,
+            *_table(
+                ("Routes", "Built from nothing", "Rebuilt", "Resources", "Bytes"),
+                (
+                    (
+                        f"{t.routes:,}",
+                        f"{t.initial:,.0f} ms",
+                        f"{t.rebuild:,.0f} ms",
+                        f"{t.resources:,}",
+                        f"{t.bytes:,}",
+                    )
+                    for t in results.translations
+                ),
+            ),
+            "",
+            *_table(
+                ("Change", "Routes", "p50", "p90", "p99", "Rows recomputed", "Most of them"),
+                (row for translation in results.translations for row in _change_rows(translation)),
+            ),
+            _MEMORY,
+            *_table(
+                ("Routes", "From start to serving", "Memory once it serves", "After edits", "Peak"),
+                (
+                    (
+                        f"{f.routes:,}",
+                        f"{f.seconds:.1f} s",
+                        f"{f.started:.0f} MiB",
+                        f"{f.edited:.0f} MiB",
+                        f"{f.peak:.0f} MiB",
+                    )
+                    for f in results.footprints
+                ),
+            ),
+            "",
+        ]
+    )
+
+
+_HEAD = """\
+# Performance
+
+<!-- Written by `make bench`. -->
+
+Measured by `make bench`; the raw figures are in `tests/bench/results`. Every number is of one run on one machine, times
+are in milliseconds. Each route has its own host name, Service and EndpointSlice, and one rule with two matches, a
+header filter and timeouts; all are on one Gateway.
+"""
+
+_LATENCY = """
+## From a change to traffic
+
+From the moment the application is told that a file has changed (polling is left out) until a client's first right
+answer through Envoy. The *floor* is the same Envoy with the same settings (one worker), fed in the same run by a server
+that does nothing but write the same bytes, ready-made: from the write to the first right answer. Samples of both
+alternate. *Added* is the difference of the quantiles; *in meshgw* is what happens before the response is given to gRPC:
+reading the file, all steps, and joining the bytes. Envoy itself takes most of the time of a route change: it builds
+the whole table of routes anew.
+"""
+
+_ACK = """
+## Push to ACK
+
+From the response handed to gRPC until Envoy has acknowledged it, beside the floor's.
+"""
+
+_TRANSLATE = """
+## Engine and translator
+
+From typed objects in memory to resources as bytes, without I/O. A build from nothing, and a rebuild, are the faster of
+two; changes are of a different application each time. *Rows recomputed* counts calls of all steps for one change.
+"""
+
+_MEMORY = """
+## The whole command
+
+`meshgw run` over a folder with three files for each route: reading, translating, starting Envoy, until it is live; and
+the resident memory of the controller, with gRPC, the typed objects, all tables and what it sends.
+"""
+
+
+def _verdict(what: str, measured: str, target: str, met: object) -> Verdict:
+    return Verdict(what=what, measured=measured, target=target, met=bool(met))
+
+
+def _machine(machine: Machine) -> Iterator[str]:
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    load = ", ".join(f"{value:.1f}" for value in machine.load)
+    yield f"- {machine.cores} cores of {machine.cpu}, {machine.memory_gib:.0f} GiB, Linux {machine.kernel}"
+    yield f"- load {load} at the start"
+    yield f"- {machine.python}, Envoy {machine.envoy}, {packages}"
+    yield f"- revision {machine.revision}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _latency_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
+    for what, found in latency.changes.items():
+        start = (what, f"{found.routes:,}")
+        yield (*start, "meshgw", *_quantiles(found.meshgw))
+        yield (*start, "floor", *_quantiles(found.floor))
+        yield (*start, "**added**", *(f"**{found.added[name]:.1f}**" for name in ("p50", "p90", "p99", "max")))
+        yield (*start, "in meshgw", *_quantiles(found.handed))
+
+
+def _ack_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
+    for what, found in latency.changes.items():
+        ours, bare = found.meshgw_ack, found.floor_ack
+        yield (what, f"{found.routes:,}", *_quantiles(ours)[:3], f"{bare.p50:.1f}", f"{bare.p99:.1f}")
+    routes = next(iter(latency.changes.values())).routes
+    for kind, value in sorted(latency.cold.items()):
+        yield (f"everything, at the start ({kind})", f"{routes:,}", f"{value:.1f}", "", "", "", "")
+
+
+def _change_rows(translation: Translation) -> Iterator[tuple[str, ...]]:
+    for what, change in translation.changes.items():
+        yield (
+            what,
+            f"{translation.routes:,}",
+            *_quantiles(change.time, digits=2)[:3],
+            f"{sum(change.rows.values()):,}",
+            _most(change),
+        )
+
+
+def _most(change: Change, count: int = 3) -> str:
+    ranked = sorted(change.rows.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{table} {rows:,}" for table, rows in ranked[:count])
+
+
+def _quantiles(found: Summary, digits: int = 1) -> tuple[str, str, str, str]:
+    return tuple(f"{value:.{digits}f}" for value in (found.p50, found.p90, found.p99, found.max))  # type: ignore[return-value]
+
+
+def _errors(found: Comparison) -> str:
+    return f"{found.errors} of {found.requests:,}"
