@@ -280,6 +280,13 @@ _ROWS = (
         "A service behind a waypoint has no virtual IP, so no client can address it there.",
         "Give the Service a clusterIP.",
     ),
+    Code(
+        "MG5006",
+        _W,
+        "Disputed identity",
+        "Pods of different identities claim one address, so nobody can say who must be there: nothing is sent.",
+        "Remove the Pod that does not have the address.",
+    ),
     # MG6xxx data plane
     Code(
         "MG6001",

@@ -197,15 +197,19 @@ def _judge_service(view: View, route: RouteKey, ref: ParentReference, service: K
         return _Verdict(gateway, "NotAllowedByListeners", message)
     selected = _select_ports(view, ref, service, behind)
     if not selected:
-        return _Verdict(gateway, "NoMatchingParent", f"Service has no port{_selection(ref)}")
+        return _Verdict(gateway, "NoMatchingParent", f"Service has no port{_port(ref)}")
     attached = tuple(
         (service_listener(row.gateway, service, port.port), _ANY_HOST)
         for row, port in selected
         if port.protocol is AppProtocol.HTTP
     )
     if not attached:
-        return _Verdict(gateway, "NotAllowedByListeners", f"no port{_selection(ref)} of the Service speaks HTTP")
+        return _Verdict(gateway, "NotAllowedByListeners", f"no port{_port(ref)} of the Service speaks HTTP")
     return _Verdict(gateway, listeners=attached)
+
+
+def _port(ref: ParentReference) -> str:
+    return (f" {ref.port}" if ref.port else "") + (f" named {ref.section_name}" if ref.section_name else "")
 
 
 def _select_ports(

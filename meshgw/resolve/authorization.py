@@ -9,7 +9,7 @@ import msgspec
 
 from meshgw import names
 from meshgw.api import istio
-from meshgw.api.meta import Key, ObjectRef
+from meshgw.api.meta import Key, ObjectRef, wire_name
 from meshgw.engine import View
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Gateway, Role, Settings
@@ -228,7 +228,7 @@ def _operation(operation: istio.Operation | None, field: str) -> Operation:
     values = _fields(operation, field, _OPERATION_FIELDS)
     for name in ("paths", "not_paths"):
         if any("{" in path or "}" in path for path in values[name]):
-            raise _UnsupportedError(f"{field}.{name}", "path templates are not supported")
+            raise _UnsupportedError(f"{field}.{wire_name(name)}", "path templates are not supported")
     return Operation(
         hosts=_matches(values["hosts"]),
         not_hosts=_matches(values["not_hosts"]),
@@ -248,9 +248,9 @@ def _fields(value: Any, field: str, supported: tuple[str, ...]) -> dict[str, tup
     found = {name: tuple(getattr(value, name) or ()) for name in value.__struct_fields__}
     for name, content in found.items():
         if content and name not in supported:
-            raise _UnsupportedError(f"{field}.{name}", f"{name} is not supported")
+            raise _UnsupportedError(f"{field}.{wire_name(name)}", f"{wire_name(name)} is not supported")
         if "" in content:
-            raise _UnsupportedError(f"{field}.{name}", "an empty value matches nothing")
+            raise _UnsupportedError(f"{field}.{wire_name(name)}", "an empty value matches nothing")
     if not any(found.values()):
         raise _UnsupportedError(field, "must not be empty")
     return {name: found[name] for name in supported}

@@ -49,6 +49,7 @@ def resolve_endpoints(view: View, key: ClusterKey, row: Cluster) -> Iterable[tup
         endpoints = _of_target(view, key.target, settings, findings)
     if row.hbone:
         endpoints = [_tunnelled(view, endpoint) for endpoint in endpoints]
+        findings += _disputed(key.target, endpoints)
     yield key, Endpoints(key=key, endpoints=tuple(sorted(endpoints)), findings=tuple(findings))
 
 
@@ -81,7 +82,7 @@ def _of_target(view: View, target: BackendTarget, settings: Settings, findings: 
     ]
     about = ObjectRef("Service", *key)
     if refused:
-        findings.append(Finding(code="MG2007", object=about, message=_refusal(sorted(refused))))
+        findings.append(Finding(code="MG2007", object=about, message=f"endpoints refused: {_list(sorted(refused))}"))
     usable = _usable(found, service)
     if not usable:
         message = f"port {target.port} has no ready endpoint"
@@ -89,10 +90,10 @@ def _of_target(view: View, target: BackendTarget, settings: Settings, findings: 
     return [_endpoint(view, item) for item in usable]
 
 
-def _refusal(addresses: list[str]) -> str:
+def _list(addresses: list[str]) -> str:
     shown = ", ".join(addresses[:_SHOWN])
     rest = len(addresses) - _SHOWN
-    return f"endpoints refused: {shown} and {rest} more" if rest > 0 else f"endpoints refused: {shown}"
+    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _of_slice(row: EndpointSlice, port: ServicePort, refused: set[str], *, loopback: bool) -> Iterator[_Found]:
@@ -148,6 +149,14 @@ def _endpoint(view: View, item: _Found) -> Endpoint:
         region=labels.get(_REGION, ""),
         zone=item.endpoint.zone or labels.get(_ZONE, ""),
     )
+
+
+def _disputed(target: BackendTarget, endpoints: Iterable[Endpoint]) -> Iterator[Finding]:
+    """Say which endpoints are not reached because nobody knows who they are."""
+    addresses = sorted(endpoint.address for endpoint in endpoints if endpoint.hbone and not endpoint.identity)
+    if addresses:
+        message = f"endpoints without one identity to demand are not reached: {_list(addresses)}"
+        yield Finding(code="MG5006", object=ObjectRef(target.kind, target.namespace, target.name), message=message)
 
 
 def _tunnelled(view: View, endpoint: Endpoint) -> Endpoint:

@@ -98,16 +98,18 @@ def resolve_listeners(view: View, key: Key, row: Gateway) -> Iterable[tuple[List
             own.append(listener)
         else:
             yield draft.key, listener
-    for listener in _with_summary(row, own):
+    implied = row.role is Role.WAYPOINT and not any(listener.protocol is Protocol.HBONE for listener in own)
+    for listener in _with_summary(row, own, implied=implied):
         yield listener.key, listener
-    if row.role is Role.WAYPOINT and not any(listener.protocol is Protocol.HBONE for listener in own):
+    if implied:
         yield _implied_hbone(row, len(drafts))
 
 
-def _with_summary(row: Gateway, own: Sequence[Listener]) -> Iterator[Listener]:
+def _with_summary(row: Gateway, own: Sequence[Listener], *, implied: bool) -> Iterator[Listener]:
     """Add to the first listener that none is served, as that concerns the Gateway."""
+    served = implied or any(listener.serving for listener in own)
     for position, listener in enumerate(own):
-        if position == 0 and row.accepted and not any(other.serving for other in own):
+        if position == 0 and row.accepted and not served:
             summary = Finding(
                 code="MG1010",
                 object=ObjectRef("Gateway", *row.key),

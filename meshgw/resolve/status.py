@@ -8,7 +8,7 @@ from typing import Any
 from meshgw.api.meta import ObjectRef
 from meshgw.engine import View
 from meshgw.ir.backend import BackendTlsResult
-from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult
+from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult, Role, Settings
 from meshgw.ir.keys import RouteKey
 from meshgw.ir.route import Parent, RefsReason, Route
 from meshgw.ir.status import (
@@ -23,6 +23,7 @@ from meshgw.ir.status import (
     StatusAddress,
 )
 from meshgw.resolve.conditions import fails, holds
+from meshgw.resolve.listeners import IMPLIED
 from meshgw.resolve.tables import (
     ATTACHED_COUNTS,
     BINDINGS,
@@ -130,13 +131,12 @@ def _class_status(row: GatewayClass) -> ClassStatus:
 
 
 def _gateway_status(view: View, row: Gateway) -> GatewayStatus:
-    listeners = tuple(
-        listener for key, listener in view.by(LISTENERS, "gateway", row.key) if key.owner_kind == "Gateway"
-    )
+    found = view.by(LISTENERS, "gateway", row.key)
+    listeners = tuple(listener for key, listener in found if key.owner_kind == "Gateway")
     binding = view.get(BINDINGS, row.key) or Binding()
-    conditions = _accepted_conditions(row, listeners)
+    conditions = _accepted_conditions(row, listeners, implied=any(key.owner_kind == IMPLIED for key, _row in found))
     accepted = next((c.status for c in conditions if c.type == "Accepted"), False)
-    conditions = (*conditions, _programmed(row, binding, accepted=accepted))
+    conditions = (*conditions, _programmed(view, row, binding, accepted=accepted))
     sets = view.by(LISTENER_SET_RESULTS, "gateway", row.key)
     return GatewayStatus(
         addresses=tuple(StatusAddress(type=_address_type(a), value=a) for a in binding.addresses) if accepted else (),
@@ -150,20 +150,25 @@ def _address_type(address: str) -> str:
     return "IPAddress" if ":" in address or address.replace(".", "").isdigit() else "Hostname"
 
 
-def _accepted_conditions(row: Gateway, listeners: tuple[Listener, ...]) -> tuple[Condition, ...]:
-    """Let the listeners have their say in Accepted: some bad keeps it True, all bad makes it False."""
+def _accepted_conditions(row: Gateway, listeners: tuple[Listener, ...], *, implied: bool) -> tuple[Condition, ...]:
+    """Let the listeners have their say in Accepted: some bad keeps it True, all bad makes it False.
+
+    A waypoint's `implied` listener is a good one.
+    """
     refused = [listener for listener in listeners if not listener.accepted]
     if not refused or not row.accepted:
         return row.conditions
     names = ", ".join(sorted(listener.key.name for listener in refused))
-    judge = holds if len(refused) < len(listeners) else fails
+    judge = holds if implied or len(refused) < len(listeners) else fails
     verdict = judge("Accepted", row.generation, reason="ListenersNotValid", message=f"not served: {names}")
     return tuple(verdict if c.type == "Accepted" else c for c in row.conditions)
 
 
-def _programmed(row: Gateway, binding: Binding, *, accepted: bool) -> Condition:
+def _programmed(view: View, row: Gateway, binding: Binding, *, accepted: bool) -> Condition:
     if not accepted:
         return fails("Programmed", row.generation, reason="Invalid", message="the Gateway is not accepted")
+    if row.role is Role.WAYPOINT and not (view.get(SETTINGS, SINGLE) or Settings()).mesh:
+        return fails("Programmed", row.generation, reason="Pending", message="no mesh certificate: nothing is served")
     if binding.unusable:
         message = f"cannot be bound: {', '.join(binding.unusable)}"
         return fails("Programmed", row.generation, reason="AddressNotUsable", message=message)

@@ -323,6 +323,20 @@ def test_routes_reach_the_http_ports_of_a_service_behind_a_waypoint(
     assert parents(graph)[0].gateway == Key("default", "waypoint")
 
 
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        (f"{SHOP}, port: 81", "Service has no port 81"),
+        (f"{SHOP}, sectionName: none", "Service has no port named none"),
+        (f"{SHOP}, port: 5432", "no port 5432 of the Service speaks HTTP"),
+        (SHOP, "no port of the Service speaks HTTP"),
+    ],
+)
+def test_a_port_that_cannot_be_reached_is_named(ref: str, message: str) -> None:
+    graph = resolve(WAYPOINT + SERVICE + route(ref), facts=waypoint_service("shop", http=[], tcp=[5432]))
+    assert parents(graph)[0].message == message
+
+
 def test_only_routes_of_the_services_own_namespace_attach() -> None:
     facts = waypoint_service("shop", http=[80])
     graph = resolve(WAYPOINT + route(f"{SHOP}, namespace: default", namespace="client"), facts=facts)

@@ -349,3 +349,10 @@ def test_authorization_that_cannot_be_gathered_denies() -> None:
     ((place, found),) = deny_authorization("our-gateways", WAYPOINT, row, RuntimeError("x"))
     assert place == (WAYPOINT, WORKLOADS_OF)
     assert [(item.action, item.rules) for item in found.policies] == [(Action.DENY, EVERYTHING)]
+
+
+def test_a_denial_names_fields_as_people_write_them() -> None:
+    row = read("rules: [{from: [{source: {notIpBlocks: [10.0.0.0/8]}}]}]")
+    (finding,) = row.findings
+    assert finding.field == "spec.rules[0].from[0].source.notIpBlocks"
+    assert finding.message == "denies its targets: notIpBlocks is not supported"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgw.api.meta import Key
-from meshgw.ir.backend import Endpoint
+from meshgw.ir.backend import Endpoint, Endpoints
 from meshgw.ir.gateway import Listener, Protocol
 from meshgw.ir.keys import BackendTarget, ListenerKey, RouteKey
 from meshgw.ir.mesh import Workload
@@ -189,10 +189,14 @@ def workload(name: str, *, hbone: bool = True, identity: str = "spiffe://t/ns/n/
     return Workload(pod=Key("default", name), addresses=("10.0.0.1",), identity=identity, hbone=hbone)
 
 
-def tunnelled(*workloads: Workload, mesh: bool = True) -> Endpoint:
+def reached(*workloads: Workload, mesh: bool = True) -> Endpoints:
     world = World(service() + slices("10.0.0.1"), mesh=mesh)
     world.commit({t.WORKLOADS: {row.pod: row for row in workloads}})
-    (endpoint,) = world.endpoints(web()).endpoints
+    return world.endpoints(web())
+
+
+def tunnelled(*workloads: Workload, mesh: bool = True) -> Endpoint:
+    (endpoint,) = reached(*workloads, mesh=mesh).endpoints
     return endpoint
 
 
@@ -215,8 +219,9 @@ def test_an_endpoint_outside_of_the_mesh_is_reached_as_it_is(workloads: tuple[Wo
     ],
 )
 def test_where_nobody_knows_who_is_there_no_identity_can_be_proved(workloads: tuple[Workload, ...]) -> None:
-    endpoint = tunnelled(*workloads)
-    assert (endpoint.hbone, endpoint.identity) == (True, "")
+    row = reached(*workloads)
+    assert [(endpoint.hbone, endpoint.identity) for endpoint in row.endpoints] == [(True, "")]
+    assert codes(row.findings) == ["MG5006"]
 
 
 def test_workloads_that_agree_about_the_identity_share_it() -> None:

@@ -1,0 +1,126 @@
+"""Statuses from the resolved rows of a whole graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshgw.api.meta import Key, ObjectRef
+from meshgw.engine import Graph
+from meshgw.ir.gateway import Binding, Settings
+from meshgw.ir.status import document
+from meshgw.pipeline import build_graph
+from meshgw.resolve import tables as t
+from meshgw.resolve.status import FEATURES
+from meshgw.standalone.facts import read_text
+
+GATEWAY = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw, generation: 3, labels: {%s}}
+spec:
+  gatewayClassName: meshgw
+  listeners: [%s]
+---
+"""
+HTTP = "{name: http, port: 80, protocol: HTTP}"
+ODD = "{name: odd, port: 81, protocol: SCTP}"
+WAYPOINT = "meshgw.dev/role: waypoint"
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: route}
+spec:
+  parentRefs: [{name: gw, sectionName: http}, {name: gw, sectionName: none}]
+  rules: [{backendRefs: [{name: absent, port: 80}]}]
+"""
+BOUND = Binding(addresses=("127.0.0.1",))
+
+
+def gateway(*listeners: str, labels: str = "") -> str:
+    return GATEWAY % (labels, ", ".join(listeners))
+
+
+def build(text: str, *, binding: Binding = BOUND, mesh: bool = True) -> Graph:
+    batch, problems = read_text(text)
+    assert problems == ()
+    graph = build_graph()
+    settings = {t.SINGLE: Settings(mesh=mesh)}
+    graph.commit({**batch, t.SETTINGS: settings, t.BINDINGS: {Key("default", "gw"): binding}})
+    return graph
+
+
+def status(graph: Graph, kind: str = "Gateway", name: str = "gw", namespace: str = "default") -> dict[str, Any]:
+    found = graph.get(t.STATUSES, ObjectRef(kind, namespace, name))
+    assert found is not None
+    return document(found)
+
+
+def shown(conditions: list[dict[str, Any]]) -> dict[str, str]:
+    return {item["type"]: f"{item['status']}/{item['reason']}" for item in conditions}
+
+
+@pytest.mark.parametrize(
+    ("listeners", "accepted", "programmed"),
+    [
+        ((HTTP,), "True/Accepted", "True/Programmed"),
+        ((HTTP, ODD), "True/ListenersNotValid", "True/Programmed"),
+        ((ODD,), "False/ListenersNotValid", "False/Invalid"),
+    ],
+)
+def test_listeners_have_their_say_in_the_gateways_conditions(
+    listeners: tuple[str, ...], accepted: str, programmed: str
+) -> None:
+    conditions = shown(status(build(gateway(*listeners)))["conditions"])
+    assert (conditions["Accepted"], conditions["Programmed"]) == (accepted, programmed)
+
+
+def test_a_waypoints_implied_listener_is_a_good_one() -> None:
+    graph = build(gateway(HTTP, labels=WAYPOINT))
+    assert shown(status(graph)["conditions"])["Accepted"] == "True/ListenersNotValid"
+    assert "MG1010" not in {finding.code for finding in graph.rows(t.FINDINGS).values()}
+
+
+def test_a_waypoint_without_an_identity_is_not_programmed() -> None:
+    declared = "{name: mesh, port: 15008, protocol: HBONE}"
+    assert shown(status(build(gateway(declared, labels=WAYPOINT)))["conditions"])["Programmed"] == "True/Programmed"
+    bare = build(gateway(declared, labels=WAYPOINT), mesh=False)
+    assert shown(status(bare)["conditions"])["Programmed"] == "False/Pending"
+
+
+@pytest.mark.parametrize(
+    ("binding", "reason", "addresses"),
+    [
+        (Binding(), "AddressNotAssigned", []),
+        (Binding(unusable=("198.51.100.1",)), "AddressNotUsable", []),
+        (BOUND, "Programmed", [{"type": "IPAddress", "value": "127.0.0.1"}]),
+        (Binding(addresses=("::1", "gw.example")), "Programmed", ["IPAddress", "Hostname"]),
+    ],
+)
+def test_addresses_are_those_that_are_bound(binding: Binding, reason: str, addresses: list[Any]) -> None:
+    found = status(build(gateway(HTTP), binding=binding))
+    assert shown(found["conditions"])["Programmed"].endswith(reason)
+    assert [item if item in addresses else item["type"] for item in found.get("addresses", [])] == addresses
+
+
+def test_every_condition_has_the_generation_of_its_object() -> None:
+    graph = build(gateway(HTTP) + ROUTE)
+    found = status(graph)
+    conditions = [*found["conditions"], *found["listeners"][0]["conditions"]]
+    assert {item["observedGeneration"] for item in conditions} == {3}
+    parents = status(graph, "HTTPRoute", "route")["parents"]
+    assert {item["observedGeneration"] for parent in parents for item in parent["conditions"]} == {1}
+
+
+def test_a_route_has_an_entry_for_each_parent_with_its_references_judged_alike() -> None:
+    good, bad = status(build(gateway(HTTP) + ROUTE), "HTTPRoute", "route")["parents"]
+    assert shown(good["conditions"]) == {"Accepted": "True/Accepted", "ResolvedRefs": "False/BackendNotFound"}
+    assert shown(bad["conditions"]) == {"Accepted": "False/NoMatchingParent", "ResolvedRefs": "False/BackendNotFound"}
+    assert bad["parentRef"]["sectionName"] == "none"
+
+
+def test_a_class_lists_its_features_in_order() -> None:
+    found = status(build(gateway(HTTP)), "GatewayClass", "meshgw", "")
+    assert list(found["supportedFeatures"]) == sorted(FEATURES)
+    assert len(found["supportedFeatures"]) <= 64
