@@ -195,7 +195,7 @@ def _read(text: str, registry: Registry, *, json: bool) -> Document:
         return Document((), error)
     if value is None:
         return Document(())
-    found = [(path, decode(item, registry)) for path, item in _objects(value, "", registry)]
+    found = [(path, decode(_document(item), registry)) for path, item in _objects(value, "", registry)]
     plain = len(found) == 1 and not found[0][0] and found[0][1].object is not None and not found[0][1].unknown_fields
     lines = {"": _first_line(text)} if plain else _lines(text)
     return Document(tuple(_item(path, decoded, lines) for path, decoded in found))
@@ -208,6 +208,11 @@ def _objects(value: Any, path: str, registry: Registry) -> Iterator[tuple[str, A
             yield from _objects(item, f"{path}.items[{index}]".lstrip("."), registry)
     else:
         yield path, value
+
+
+def _document(value: Any) -> Any:
+    """The value, unless it is text: as a document of its own that would be read as JSON."""
+    return () if isinstance(value, str | bytes) else value
 
 
 def _is_list(kind: object, registry: Registry) -> bool:

@@ -33,6 +33,7 @@ _GRPC_RANK = {"Exact": 0, "RegularExpression": 1}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _NAME = re.compile(HEADER_NAME_PATTERN)
 _PATH = re.compile(PATH_PATTERN)
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _GRPC_WORD = re.compile(r"\.?[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*\Z")
 _ANY_SEGMENT = "[^/]+"
 _OPTIONS = re2.Options()
@@ -177,6 +178,8 @@ def _compile_values(report: Report, field: str, items: Iterable[_Condition], *, 
         regex = item.type == "RegularExpression"
         if regex:
             _check(report, f"{where}.value", item.value)
+        elif not _VALUE.match(item.value):
+            report.refuse("MG4001", f"{where}.value", f"no request has control characters in {name!r}")
         values[name] = ValueMatch(name, item.value, regex)
     return tuple(values.values())
 

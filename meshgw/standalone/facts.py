@@ -95,9 +95,21 @@ def _unreadable_policy(key: Key) -> AuthorizationPolicy:
 
 
 def _finding(problem: FileProblem) -> Finding:
+    """Return a problem as one line, whatever a refused document says of itself."""
     ref = problem.object or ObjectRef("File", "", problem.file)
     where = f"{problem.file}:{problem.line}: " if problem.line else f"{problem.file}: "
-    return Finding(code=problem.code, object=ref, field=problem.field or "", message=where + problem.message)
+    return Finding(
+        code=problem.code,
+        object=ObjectRef(*map(_printable, ref)),
+        field=_printable(problem.field or ""),
+        message=_printable(where + problem.message),
+    )
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def read_text(text: str) -> tuple[Batch, tuple[Finding, ...]]:

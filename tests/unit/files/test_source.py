@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.files.source import Decoder, FileProblem, Source
 
@@ -80,8 +82,9 @@ def test_unknown_fields_are_one_problem_per_object() -> None:
     assert problem.message == "unknown: x0, x1, x2, x3, x4, x5, x6, x7, x8, x9 and 2 more"
 
 
-def test_what_is_no_object_is_a_problem() -> None:
-    (problem,) = read("- a\n- b\n").problems()
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just text\n", "17\n", '\'{"apiVersion": "v1", "kind": "Service"}\'\n'])
+def test_what_is_no_object_is_a_problem(text: str) -> None:
+    (problem,) = read(text).problems()
     assert str(problem) == "a.yaml:1: MG9102: a document must be an object with apiVersion and kind"
 
 

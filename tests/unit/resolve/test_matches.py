@@ -133,6 +133,14 @@ def test_text_that_is_no_unicode_is_refused() -> None:
     assert "is not RE2" in check_regex("\ud800")
 
 
+@pytest.mark.parametrize("value", ["a\r\nb", "\x00", "a\x7f"])
+def test_values_that_no_request_has_are_errors(value: str) -> None:
+    notes = report()
+    bad = HTTPQueryParamMatch(name="a", value=value)
+    assert compile_http_matches(notes, "m", [HTTPRouteMatch(query_params=(bad,))]) == ()
+    assert [(f.code, f.field) for f in notes.findings] == [("MG4001", "m[0].queryParams[0].value")]
+
+
 def test_a_grpc_match_of_service_and_method_is_an_exact_path() -> None:
     (match,) = grpc(GRPCRouteMatch(method=GRPCMethodMatch(service="a.B", method="Get")))
     assert match.path == PathMatch(PathKind.EXACT, "/a.B/Get")

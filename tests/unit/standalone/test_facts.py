@@ -6,7 +6,7 @@ from pathlib import Path
 
 from meshgw.api.meta import Key
 from meshgw.resolve import tables as t
-from meshgw.standalone.facts import FileFacts
+from meshgw.standalone.facts import FileFacts, read_text
 
 SERVICE = """
 apiVersion: v1
@@ -46,3 +46,10 @@ def test_what_returns_in_time_is_not_removed(tmp_path: Path) -> None:
     row = facts.take()[t.SERVICES][KEY]
     assert row is not None
     assert not facts.removing
+
+
+def test_a_refused_document_cannot_write_lines_of_its_own_into_findings() -> None:
+    name = '"a\\n\\u001b[2Jfaked: all is well"'
+    _facts, (problem,) = read_text(f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n")
+    assert problem.object.name == "a\\n\\x1b[2Jfaked: all is well"
+    assert problem.message.isprintable()
