@@ -32,6 +32,8 @@ from meshgw.files.source import (
 
 MAX_FILE_SIZE: Final = 256 * 1024 * 1024
 
+_NONE: Final[frozenset[ObjectId]] = frozenset()  # one for all files: Python makes each empty one anew
+
 
 class Origin(NamedTuple):
     """Where an object is defined: ``str()`` gives ``routes.yaml:12``."""
@@ -71,7 +73,7 @@ class _File(NamedTuple):
     signature: Signature | None
     source: Source
     claims: dict[ObjectId, list[Claim]]
-    kept: frozenset[ObjectId] = frozenset()
+    kept: frozenset[ObjectId] = _NONE
     digest: bytes = b""
     unreadable: str = ""
 
@@ -185,7 +187,7 @@ class Loader:
             return set()
         source = self._decoder.read(path, data)
         claims = source.claims()
-        kept = self._untold(before, source, claims) if before else frozenset[ObjectId]()
+        kept = self._untold(before, source, claims) if before else _NONE
         return self._replace(path, _File(settled, source, claims, kept, digest))
 
     def _untold(self, before: _File, source: Source, claims: Mapping[ObjectId, object]) -> frozenset[ObjectId]:
