@@ -180,4 +180,4 @@ STATUSES: Table[ObjectRef, Status] = Table("statuses")
 FINDINGS: Table[tuple[ObjectRef, str, int], Finding] = Table(
     "findings", indexes={"object": lambda key, _row: (key[0],)}
 )
-"""By (object, table that found it, position)."""
+"""By (object, table and key of the row that found it, position)."""
