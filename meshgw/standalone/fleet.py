@@ -51,9 +51,12 @@ class Fleet:
         self._lives: set[asyncio.Task[None]] = set()
         self._latest: dict[Key, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def want(self, gateways: set[Key]) -> None:
-        """Start proxies of new Gateways and stop those of Gateways that are gone."""
+        """Start proxies of new Gateways and stop those of Gateways that are gone; no effect once `stop` was called."""
+        if self._stopping:
+            return
         for key in sorted(self._supervisors.keys() - gateways):
             supervisor = self._supervisors.pop(key)
             self.states.pop(key, None)
@@ -71,6 +74,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Drain and end all proxies; with `detach` leave those of wanted Gateways serving."""
+        self._stopping = True
         supervisors = list(self._supervisors.values())
         self._supervisors.clear()
         if not self._options.detach:

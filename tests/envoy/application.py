@@ -148,8 +148,11 @@ async def application(
                 yield instance
             finally:
                 stop.set()
-                await asyncio.wait({running}, timeout=20)
-                running.cancel()
+                _, pending = await asyncio.wait({running}, timeout=20)
+                if pending:
+                    stacks = "\n".join(str(task.get_stack(limit=1)) + str(task) for task in asyncio.all_tasks())
+                    running.cancel()
+                    raise AssertionError(f"it did not stop within 20 s\n{stacks}")
 
 
 class Command(Folder):

@@ -87,6 +87,19 @@ async def test_a_gateway_that_returns_waits_for_its_earlier_proxy(fake_envoy: Pa
         await watched.fleet.stop()
 
 
+async def test_a_fleet_that_stops_starts_nothing(fake_envoy: Path, runtime: RuntimeDirectory) -> None:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        watched = Watched(tasks, runtime, ProxyOptions(binary=fake_envoy, timing=TIMING))
+        watched.fleet.want({A})
+        await watched.until_live(A)
+        stopping = tasks.create_task(watched.fleet.stop())
+        await asyncio.sleep(0)
+        watched.fleet.want({A, B})  # a file changed meanwhile
+        await stopping
+    assert watched.fleet.pid(A) is None
+    assert watched.fleet.pid(B) is None
+
+
 async def test_a_detached_fleet_ends_with_its_proxies_serving(fake_envoy: Path, runtime: RuntimeDirectory) -> None:
     options = ProxyOptions(binary=fake_envoy, timing=TIMING, detach=True)
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
