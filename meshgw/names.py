@@ -5,9 +5,7 @@ from __future__ import annotations
 CONTROLLER_NAME = "meshgw.dev/gateway-controller"
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
-SECURITY_GROUP = "security.istio.io"
 NETWORKING_GROUP = "networking.istio.io"
-DISCOVERY_GROUP = "discovery.k8s.io"
 CORE_GROUP = ""
 
 # Classes that exist without being declared, and the role each gives to its Gateways.
@@ -21,7 +19,6 @@ LABEL_SERVICE_ACCOUNT = "meshgw.dev/service-account"
 LABEL_USE_WAYPOINT = "istio.io/use-waypoint"
 LABEL_USE_WAYPOINT_NAMESPACE = "istio.io/use-waypoint-namespace"
 LABEL_WAYPOINT_FOR = "istio.io/waypoint-for"
-LABEL_DATAPLANE_MODE = "istio.io/dataplane-mode"
 LABEL_TUNNEL = "networking.istio.io/tunnel"
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 ANNOTATION_REDIRECTION = "ambient.istio.io/redirection"

@@ -70,7 +70,6 @@ from envoy.extensions.filters.http.stateful_session.v3.stateful_session_pb2 impo
     StatefulSession,
     StatefulSessionPerRoute,
 )
-from envoy.extensions.filters.listener.http_inspector.v3.http_inspector_pb2 import HttpInspector
 from envoy.extensions.filters.listener.original_dst.v3.original_dst_pb2 import OriginalDst
 from envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2 import TlsInspector
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -78,7 +77,6 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpFilter,
     Rds,
 )
-from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 import Config as NetworkSetFilterState
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.filters.udp.udp_proxy.v3.route_pb2 import Route as UdpRoute
@@ -102,18 +100,17 @@ from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions as UpstreamHttp
 from envoy.type.matcher.v3.filter_state_pb2 import FilterStateMatcher
-from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.regex_pb2 import RegexMatchAndSubstitute, RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import ListStringMatcher, StringMatcher
 from envoy.type.metadata.v3.metadata_pb2 import MetadataKind
-from envoy.type.v3.percent_pb2 import FractionalPercent, Percent
+from envoy.type.v3.percent_pb2 import FractionalPercent
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
+from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.wrappers_pb2 import BoolValue, StringValue, UInt32Value
+from google.protobuf.wrappers_pb2 import BoolValue, StringValue
 from xds.core.v3.extension_pb2 import TypedExtensionConfig as XdsExtension
 from xds.type.matcher.v3.ip_pb2 import IPMatcher
 from xds.type.matcher.v3.matcher_pb2 import Matcher
@@ -167,7 +164,6 @@ __all__ = [
     "Http2ProtocolOptions",
     "HttpConnectionManager",
     "HttpFilter",
-    "HttpInspector",
     "HttpProtocolOptions",
     "HttpRbac",
     "HttpRbacPerRoute",
@@ -189,13 +185,9 @@ __all__ = [
     "MessageToJson",
     "Metadata",
     "MetadataKind",
-    "MetadataMatcher",
-    "NetworkRbac",
     "NetworkSetFilterState",
     "OriginalDst",
-    "ParseDict",
     "PathMatcher",
-    "Percent",
     "Permission",
     "Policy",
     "PreviousHostsPredicate",
@@ -233,7 +225,6 @@ __all__ = [
     "TlsParameters",
     "TransportSocket",
     "TypedExtensionConfig",
-    "UInt32Value",
     "UdpListenerConfig",
     "UdpProxyConfig",
     "UdpRoute",
@@ -252,7 +243,6 @@ __all__ = [
 RbacRules = rbac_pb2.RBAC
 HttpRbac = http_rbac_pb2.RBAC
 HttpRbacPerRoute = http_rbac_pb2.RBACPerRoute
-NetworkRbac = network_rbac_pb2.RBAC
 
 _TYPES: Final = "type.googleapis.com/"
 

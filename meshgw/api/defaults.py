@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from meshgw.api.core import Namespace, Pod, Secret, Service, ServicePort
 from meshgw.api.http import HTTPRoute, HTTPRouteRule
-from meshgw.api.meta import ObjectMeta, Resource
+from meshgw.api.meta import Resource
 from meshgw.api.registry import Kind
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -25,11 +25,6 @@ def apply_defaults(kind: Kind, resource: Resource) -> Resource:
         resource = replace(resource, metadata=replace(resource.metadata, namespace=namespace))
     complete = _BY_STRUCT.get(kind.struct)
     return complete(resource) if complete else resource
-
-
-def implicit_namespace(name: str) -> Namespace:
-    """The Namespace object of a namespace that is used but not declared."""
-    return _namespace(Namespace(metadata=ObjectMeta(name=name)))
 
 
 def _namespace(namespace: Namespace) -> Namespace:

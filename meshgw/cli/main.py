@@ -18,8 +18,6 @@ VERBS = {
 """Verb to one-line help; the command is `command` in `meshgw.cli.<verb>`."""
 
 EXIT_FINDINGS = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
 
 
 class Verbs(click.Group):

@@ -63,7 +63,8 @@ from meshgw.protos import (
 from meshgw.protos import VirtualHost as VirtualHostMessage
 from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.mesh import owned_addresses
-from meshgw.resolve.tables import AUTHORIZATIONS, SETTINGS, SINGLE
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import AUTHORIZATIONS
 
 ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 STRINGS: Final = "envoy.hashable_string"
@@ -76,12 +77,7 @@ _VIRTUAL_HOSTS: Final = 2  # field number of `virtual_hosts` in RouteConfigurati
 
 def place(view: View, *, http: bool, port: int) -> Place:
     """Where policies of this mesh are enforced."""
-    return Place(http, port, trust_domains(view.get(SETTINGS, SINGLE) or Settings()))
-
-
-def trust_domains(settings: Settings) -> tuple[str, ...]:
-    """The trust domains that are ours, without repetition."""
-    return tuple(dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases)))
+    return Place(http, port, read_settings(view).trust_domains)
 
 
 def authority(host: str, port: int | str) -> str:
@@ -197,7 +193,7 @@ def _tls(settings: Settings) -> TransportSocket:
 def _manager(settings: Settings) -> Filter:
     filters = [
         http_filter("meshgw.state", _state()),
-        peer_filter(trust_domains(settings)),
+        peer_filter(settings.trust_domains),
         *authorization_filters(),
         http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True)),
     ]

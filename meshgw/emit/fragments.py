@@ -12,7 +12,7 @@ from typing import Final
 from meshgw.emit.action import answer, safe_retries
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
 from meshgw.emit.route import Claim
-from meshgw.emit.tables import FRAGMENTS, GUARDS, Fragment, Placed, Shard, VirtualHost
+from meshgw.emit.tables import CONFIG_FILTERS, FRAGMENTS, GUARDS, Fragment, Placed, Shard, VirtualHost
 from meshgw.engine import View
 from meshgw.ir.keys import BackendTarget, ResourceKey, RouteConfigKey
 from meshgw.ir.route import HostEntry, HostKind
@@ -93,7 +93,7 @@ def build_route_config(
     """Join shards; Envoy does not care for the order of virtual hosts."""
     shards = members.values()
     head = encode(RouteConfiguration(name=config.name))
-    tail = _SETTINGS + _guard(view, config)
+    tail = _SETTINGS + _common(view, config)
     body = b"".join((head, *[shard.body for shard in shards], tail))
     version = content_version(head, b"".join([shard.digest for shard in shards]), tail)
     key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
@@ -109,10 +109,12 @@ def _misdirected() -> bytes:
     return field(_ROUTES, encode(Route(match=RouteMatch(prefix="/"), direct_response=answer(421))))
 
 
-def _guard(view: View, config: RouteConfigKey) -> bytes:
-    """Who may use the routes, where there is a say in that."""
-    guard = view.get(GUARDS, config)
-    return b"" if guard is None else guard
+def _common(view: View, config: RouteConfigKey) -> bytes:
+    """What holds for all routes: who may use them, where there is a say in that, and what features ask for.
+
+    Two tables, so that a feature that fails holds no authorization up.
+    """
+    return (view.get(GUARDS, config) or b"") + (view.get(CONFIG_FILTERS, config) or b"")
 
 
 @cache

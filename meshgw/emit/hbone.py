@@ -42,7 +42,7 @@ from meshgw.protos import (
     duration,
     encode,
 )
-from meshgw.resolve.tables import SETTINGS, SINGLE
+from meshgw.resolve.settings import read_settings
 
 __all__ = [
     "STATE_IDENTITY",
@@ -70,7 +70,7 @@ def emit_originate(
     view: View, gateway: Key, _members: Mapping[UseKey, SecretUse]
 ) -> Iterable[tuple[ResourceKey, Resource]]:
     """Build the listener and the cluster behind it."""
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     for type_url, built in ((LISTENER, originate_listener()), (CLUSTER, originate_cluster(settings))):
         key = ResourceKey(gateway, type_url, built.name)
         yield key, Resource.of(type_url, built.name, encode(built))
@@ -156,9 +156,10 @@ def mesh_context(peers: CertificateValidationContext) -> CommonTlsContext:
 
 def trusted_identities(settings: Settings) -> CertificateValidationContext:
     """A condition on peers: a SPIFFE id of one of our trust domains."""
-    domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
     return CertificateValidationContext(
-        match_typed_subject_alt_names=[san(SanKind.URI, prefix=f"spiffe://{domain}/") for domain in domains]
+        match_typed_subject_alt_names=[
+            san(SanKind.URI, prefix=f"spiffe://{domain}/") for domain in settings.trust_domains
+        ]
     )
 
 

@@ -82,18 +82,18 @@ def connection_manager(
     *,
     stat_prefix: str,
     edge: bool = True,
-    before: Iterable[HttpFilter] = (),
+    authorization: Iterable[HttpFilter] = (),
     log: dict[str, str] | None = None,
 ) -> Filter:
     """The network filter that serves HTTP by a RouteConfiguration of that name.
 
     At the `edge` the peer is the client: its address is what counts, and what it claims in x-forwarded-for and x-envoy
-    headers does not. `before` are filters in front of the common ones, `log` are more fields of the access log.
+    headers does not. `authorization` are filters that the chain has of its own, `log` are more fields of the access log.
     """
     manager = HttpConnectionManager(
         stat_prefix=stat_prefix,
         rds=Rds(config_source=ads(), route_config_name=route_config),
-        http_filters=http_filters(*before),
+        http_filters=http_filters(authorization),
         use_remote_address={"value": edge},
         normalize_path={"value": True},
         merge_slashes=True,

@@ -62,7 +62,6 @@ CLUSTER_TUNNEL: Final = "workload/tunnel"
 CLUSTER_DIRECT: Final = "workload/direct"
 """The same as it is, for workloads that do not speak HBONE."""
 
-_UPSTREAM_SANS: Final = "envoy.network.upstream_subject_alt_names"
 _PRINCIPAL: Final = {"principal": f"%FILTER_STATE({STATE_PEER_PRINCIPAL}:PLAIN)%"}
 
 # Field numbers of the wire form that is joined here.
@@ -73,7 +72,6 @@ _INPUT: Final = 1  # MatcherTree.input
 _CUSTOM_MATCH: Final = 4  # MatcherTree.custom_match
 _NAME, _TYPED_CONFIG = 1, 2  # of TypedExtensionConfig
 _TYPE_URL, _VALUE = 1, 2  # of Any
-_RANGE_MATCHERS: Final = 1  # IPMatcher.range_matchers
 
 
 def emit_guards(view: View, key: tuple[Key, Key], row: WaypointService) -> Iterable[tuple[RouteConfigKey, bytes]]:
@@ -121,7 +119,7 @@ def _service_chain(row: WaypointService, port: WaypointPort) -> FilterChain:
     config = service_route_config(row.gateway, row.service, port.port).name
     if port.protocol is AppProtocol.HTTP:
         served = connection_manager(
-            config, stat_prefix=config, edge=False, before=authorization_filters(), log=_PRINCIPAL
+            config, stat_prefix=config, edge=False, authorization=authorization_filters(), log=_PRINCIPAL
         )
     else:
         served = _tcp_proxy(service_target(row.service, port).cluster, stat_prefix=config)

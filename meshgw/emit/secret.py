@@ -10,11 +10,12 @@ from meshgw.emit.resource import SECRET, Resource
 from meshgw.emit.tls import JOIN, SYSTEM_ROOTS, bundle_secret, upstream_roots
 from meshgw.engine import View
 from meshgw.ir.backend import Cluster, SecretUse
-from meshgw.ir.gateway import Gateway, Listener, Role, Settings
+from meshgw.ir.gateway import Gateway, Listener, Role
 from meshgw.ir.keys import ResourceKey
 from meshgw.names import SDS_MESH_ROOTS, SDS_WORKLOAD_CERTIFICATE
 from meshgw.protos import DataSource, Secret, TlsCertificate, encode
-from meshgw.resolve.tables import BUNDLES, CERTIFICATES, OUR_GATEWAYS, SETTINGS, SINGLE, WORKLOAD_CERTIFICATES
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import BUNDLES, CERTIFICATES, OUR_GATEWAYS, WORKLOAD_CERTIFICATES
 
 SYSTEM_ROOTS_FILE: Final = "/etc/ssl/certs/ca-certificates.crt"
 """CA certificates of Debian, Alpine and Envoy's own images. Where the file is absent only what needs it fails."""
@@ -42,7 +43,7 @@ def use_secrets(
 
 def _is_waypoint(view: View, row: Gateway) -> bool:
     """Whether the Gateway serves as a waypoint: it does not without an identity."""
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     return row.accepted and row.role is Role.WAYPOINT and settings.mesh
 
 

@@ -71,6 +71,8 @@ ORIGINATE_RESOURCES: Table[ResourceKey, Resource] = Table("originate-resources")
 """Of every Gateway that opens HBONE connections: the internal listener that does, and its cluster."""
 GUARDS: Table[RouteConfigKey, bytes] = Table("guards")
 """Who may call a service port behind a waypoint: fields of its RouteConfiguration in wire form."""
+CONFIG_FILTERS: Table[RouteConfigKey, bytes] = Table("config-filters")
+"""What features do for every route of a RouteConfiguration: fields of it in wire form."""
 INBOUND: Table[tuple[Key, str, Key], Inbound] = Table("inbound", indexes={"gateway": lambda key, _row: (key[0],)})
 """By (waypoint, Service or Pod, key): what is served inside of tunnels to it."""
 CONNECT_HOSTS: Table[tuple[Key, str, Key], VirtualHost] = Table(

@@ -12,12 +12,13 @@ from meshgw.engine import View
 from meshgw.ir.gateway import Binding, Gateway, Role, Settings, WaypointFor
 from meshgw.ir.keys import ResourceKey
 from meshgw.protos import Cluster, encode
-from meshgw.resolve.tables import BINDINGS, SETTINGS, SINGLE
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import BINDINGS
 
 
 def emit_waypoint(view: View, key: Key, gateway: Gateway) -> Iterable[tuple[ResourceKey, Resource]]:
     """Build what a waypoint has of its own; one that is not accepted, or has no mesh identity, serves nothing."""
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     if gateway.role is not Role.WAYPOINT or not gateway.accepted or not settings.mesh:
         return
     for resource in _resources(view, gateway, settings):

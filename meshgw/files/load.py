@@ -90,11 +90,6 @@ def _read_stdin() -> bytes:
     return sys.stdin.buffer.read(MAX_FILE_SIZE + 1)
 
 
-def load(paths: Sequence[str | PathLike[str]]) -> Loaded:
-    """Loads once."""
-    return Loader(paths).load()
-
-
 class Loader:
     """Loads files again and again; a load costs a look at every file, and work for what changed.
 

@@ -71,8 +71,3 @@ def check_trust_domain(trust_domain: str) -> str:
     if len(trust_domain) > _MAX_TRUST_DOMAIN or not _TRUST_DOMAIN.fullmatch(trust_domain):
         raise SpiffeError(f"{trust_domain!r} is not a trust domain")
     return trust_domain
-
-
-def trust_domain_prefix(trust_domain: str) -> str:
-    """Return the prefix every SPIFFE id of `trust_domain` has, slash included so that no longer name matches."""
-    return f"{SCHEME}{check_trust_domain(trust_domain)}/"

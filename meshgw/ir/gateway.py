@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from meshgw import names
 from meshgw.api.gateway import RouteGroupKind
 from meshgw.api.meta import Key
 from meshgw.ir.finding import Finding
@@ -33,15 +34,20 @@ class WaypointFor(StrEnum):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose for all gateways: the single row of its table."""
 
-    controller_name: str = "meshgw.dev/gateway-controller"
-    trust_domain: str = "cluster.local"
+    controller_name: str = names.CONTROLLER_NAME
+    trust_domain: str = names.DEFAULT_TRUST_DOMAIN
     trust_domain_aliases: tuple[str, ...] = ()
-    cluster_domain: str = "cluster.local"
-    root_namespace: str = "istio-system"
+    cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
+    root_namespace: str = names.DEFAULT_ROOT_NAMESPACE
     mesh: bool = False
     """Whether gateways have mesh certificates and may speak HBONE."""
     loopback_endpoints: bool = False
     """Whether endpoints may be loopback or link-local addresses: standalone only; elsewhere they reach the proxy."""
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """All trust domains that are ours, without repetition."""
+        return tuple(dict.fromkeys((self.trust_domain, *self.trust_domain_aliases)))
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):

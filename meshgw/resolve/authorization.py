@@ -25,14 +25,13 @@ from meshgw.ir.mesh import (
     WaypointService,
 )
 from meshgw.resolve.mesh import find_waypoint
+from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import (
     GATEWAY_CLASSES,
     GATEWAYS,
     OUR_GATEWAYS,
     POLICIES,
     SERVICES,
-    SETTINGS,
-    SINGLE,
     WAYPOINT_SERVICES,
 )
 
@@ -143,6 +142,7 @@ def _targets(
     """Return the targets that gateways know, and the field and reason of the first that nobody can know."""
     targets: set[tuple[str, Key]] = set()
     flaws = []
+    root = read_settings(view).root_namespace
     for index, ref in enumerate(refs):
         field = f"spec.targetRefs[{index}]"
         kind = _TARGET_KINDS.get((ref.kind, ref.group))
@@ -152,8 +152,10 @@ def _targets(
             flaws.append((field, f"targets of kind {ref.kind} are not supported"))
         elif ref.namespace and ref.namespace != key.namespace:
             flaws.append((f"{field}.namespace", "a target must be in the policy's own namespace"))
-        elif kind == "GatewayClass" and key.namespace != _settings(view).root_namespace:
-            flaws.append((field, f"a GatewayClass is targeted from namespace {_settings(view).root_namespace} only"))
+        elif kind == "GatewayClass" and key.namespace != root:
+            flaws.append(
+                (field, f"a GatewayClass is targeted from namespace {root} only")
+            )
         else:
             targets.add(_target(key, kind, ref.name))
     return tuple(sorted(targets)), flaws[0] if flaws else None
@@ -179,7 +181,7 @@ def _read(
         raise _UnsupportedError("spec.selector", "selector and targetRefs exclude each other")
     if policy.spec.provider is not None:
         raise _UnsupportedError("spec.provider", "providers are not supported")
-    aliases = _Aliases(_settings(view))
+    aliases = _Aliases(read_settings(view))
     rules = tuple(_rule(rule, f"spec.rules[{i}]", aliases) for i, rule in enumerate(policy.spec.rules or ()))
     return AuthorizationPolicy(key=key, action=Action(action), targets=targets, rules=rules)
 
@@ -277,7 +279,7 @@ class _Aliases:
     """The trust domains that mean ours; policies may also write `cluster.local` for it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.spelled = tuple(sorted({settings.trust_domain, *settings.trust_domain_aliases}))
+        self.spelled = tuple(sorted(settings.trust_domains))
         self.read = frozenset({*self.spelled, names.DEFAULT_TRUST_DOMAIN})
 
 
@@ -329,7 +331,3 @@ def deny_authorization(
     place = (row.key, WORKLOADS_OF) if isinstance(row, Gateway) else (row.gateway, row.service)
     denial = _denial(Key("", ""), (), "spec", f"internal error: {type(error).__name__}", code="MG9001")
     yield place, Authorization(policies=(denial,))
-
-
-def _settings(view: View) -> Settings:
-    return view.get(SETTINGS, SINGLE) or Settings()

@@ -9,10 +9,11 @@ from meshgw.api import gateway as api
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.finding import Finding
-from meshgw.ir.gateway import GatewayClass, Role, Settings, WaypointFor
+from meshgw.ir.gateway import GatewayClass, Role, WaypointFor
 from meshgw.ir.status import Condition
 from meshgw.resolve.conditions import ACCEPTED, fails, holds
-from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES, SETTINGS, SINGLE
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES
 
 WELL_KNOWN = {
     names.CLASS_INGRESS: Role.INGRESS,
@@ -24,7 +25,7 @@ WELL_KNOWN = {
 
 def resolve_class(view: View, _key: Key, row: api.GatewayClass) -> Iterable[tuple[str, GatewayClass]]:
     """Return a GatewayClass of ours; one that names another controller gives none."""
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     if row.spec.controller_name != settings.controller_name:
         return
     name, labels = row.metadata.name, row.metadata.labels

@@ -11,14 +11,15 @@ from meshgw.api.core import ServicePort
 from meshgw.api.meta import Key
 from meshgw.engine import View
 from meshgw.ir.backend import Cluster, UpstreamProtocol
-from meshgw.ir.gateway import Gateway, Role, Settings
+from meshgw.ir.gateway import Gateway, Role
 from meshgw.ir.keys import BackendTarget, ClusterKey, ListenerKey, RouteConfigKey, RouteKey
 from meshgw.ir.mesh import AppProtocol, WaypointService
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, L4Binding, Route
 from meshgw.resolve.backend_tls import UNGOVERNED, governing_policy, judge
 from meshgw.resolve.backends import GRPC, TCP, TERMINATED, UDP, app_protocol, find_port
 from meshgw.resolve.mesh import service_target
-from meshgw.resolve.tables import GATEWAY_PROFILES, ROUTES, SERVICES, SETTINGS, SINGLE
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import GATEWAY_PROFILES, ROUTES, SERVICES
 
 Use = tuple[str, ...]
 """Who names a cluster, as strings only, so that uses of all sorts can be sorted together."""
@@ -66,10 +67,6 @@ def _listener_use(listener: ListenerKey) -> Use:
     return ("listener", listener.owner_kind, *listener.owner, listener.name)
 
 
-def _service_use(service: Key) -> Use:
-    return ("service", *service)
-
-
 def route_targets(route: Route) -> tuple[BackendTarget, ...]:
     """Return all that a route's requests may be sent to, authorizers and mirrors included, without repetition."""
     return _distinct(_targets(route))
@@ -113,7 +110,7 @@ def resolve_cluster(
     if service is None or port is None or service.spec.type == "ExternalName":
         return
     protocol = upstream_protocol(target, port, named=gateway.role is Role.WAYPOINT)
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     cluster = Cluster(key=key, protocol=protocol, hbone=settings.mesh and protocol is not UpstreamProtocol.UDP)
     yield key, _secured(view, cluster, gateway, service_key, port)
 

@@ -18,7 +18,8 @@ from meshgw.ir.gateway import Settings
 from meshgw.ir.keys import BackendTarget, ClusterKey
 from meshgw.resolve.addresses import usable_address
 from meshgw.resolve.backends import find_port
-from meshgw.resolve.tables import ENDPOINT_SLICES, NODES, SERVICES, SETTINGS, SINGLE, WORKLOADS
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import ENDPOINT_SLICES, NODES, SERVICES, WORKLOADS
 
 _REGION = "topology.kubernetes.io/region"
 _ZONE = "topology.kubernetes.io/zone"
@@ -40,7 +41,7 @@ def resolve_endpoints(view: View, key: ClusterKey, row: Cluster) -> Iterable[tup
     if row.refused:
         yield key, Endpoints(key=key)
         return
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     findings: list[Finding] = []
     if key.target.kind == "UDPRoute":
         shares = [(_of_target(view, target, settings, findings), weight) for target, weight in row.members]

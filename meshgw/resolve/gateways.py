@@ -12,7 +12,7 @@ from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.backend import certificate_name
 from meshgw.ir.finding import Finding
-from meshgw.ir.gateway import Gateway, GatewayClass, Role, Settings, ValidationMode, WaypointFor
+from meshgw.ir.gateway import Gateway, GatewayClass, Role, ValidationMode, WaypointFor
 from meshgw.ir.status import Condition
 from meshgw.resolve.classes import find_class, parse_role, parse_waypoint_for
 from meshgw.resolve.conditions import (
@@ -26,7 +26,8 @@ from meshgw.resolve.conditions import (
     verdict,
 )
 from meshgw.resolve.grants import kind_name, permitted
-from meshgw.resolve.tables import CERTIFICATES, SETTINGS, SINGLE
+from meshgw.resolve.settings import read_settings
+from meshgw.resolve.tables import CERTIFICATES
 
 _ADDRESS_TYPES = frozenset({"IPAddress", "Hostname"})
 
@@ -42,12 +43,12 @@ def resolve_gateway(view: View, key: Key, row: api.Gateway) -> Iterable[tuple[Ke
     certificate, refs_problem = _client_certificate(view, key, row)
     insecure = _insecure_fields(row)
     findings = [problem.finding(_ref(key)) for problem in (refusal, refs_problem) if problem]
-    message = "client certificates need not be valid: anyone is let in"
-    settings = view.get(SETTINGS, SINGLE) or Settings()
+    settings = read_settings(view)
     if refusal is None and role is Role.WAYPOINT and not settings.mesh:
         message = "a waypoint without a mesh certificate serves nothing"
         findings.append(Finding(code="MG5004", object=_ref(key), message=message))
-    findings += [Finding(code="MG3006", object=_ref(key), field=field, message=message) for field in insecure]
+    letting_in = "client certificates need not be valid: anyone is let in"
+    findings += [Finding(code="MG3006", object=_ref(key), field=field, message=letting_in) for field in insecure]
     yield (
         key,
         Gateway(

@@ -91,6 +91,20 @@ def service_listener(gateway: Key, service: Key, port: int) -> ListenerKey:
     return ListenerKey(gateway, "Service", service, str(port))
 
 
+def name_route_configs(
+    _view: View, _table: Any, _key: Any, row: Listener | WaypointService
+) -> Iterable[tuple[tuple[RouteConfigKey, ListenerKey], bool]]:
+    """Return the RouteConfigurations of a listener or of a service behind a waypoint."""
+    if isinstance(row, Listener):
+        if serves_hosts(row):
+            yield (route_config(row), row.key), True
+        return
+    for port in row.ports:
+        if port.protocol is AppProtocol.HTTP:
+            place = (row.gateway, row.service, port.port)
+            yield (service_route_config(*place), service_listener(*place)), True
+
+
 def serves_hosts(listener: Listener) -> bool:
     """Whether the listener takes part in choosing a virtual host."""
     return listener.serving and listener.protocol in HTTP_PROTOCOLS

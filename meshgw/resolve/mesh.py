@@ -12,11 +12,12 @@ from meshgw.api.http import HTTPRoute
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.finding import Finding
-from meshgw.ir.gateway import AllowedNamespaces, Gateway, Protocol, Role, Settings, WaypointFor
+from meshgw.ir.gateway import AllowedNamespaces, Gateway, Protocol, Role, WaypointFor
 from meshgw.ir.keys import BackendTarget
 from meshgw.ir.mesh import AppProtocol, Enrolment, WaypointPort, WaypointService, WaypointWorkload, Workload
 from meshgw.resolve.addresses import usable_addresses
 from meshgw.resolve.namespaces import admits
+from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import (
     GATEWAYS,
     GRPC_ROUTES,
@@ -25,8 +26,6 @@ from meshgw.resolve.tables import (
     NAMESPACES,
     OUR_GATEWAYS,
     SERVICES,
-    SETTINGS,
-    SINGLE,
     WAYPOINT_SERVICES,
     WAYPOINT_WORKLOADS,
     WORKLOADS,
@@ -47,7 +46,7 @@ def resolve_workload(view: View, key: Key, pod: Pod) -> Iterable[tuple[Key, Work
     """Return the Pod as the mesh sees it, unless it is finished, has no address or shares its node's."""
     if pod.status.phase in _FINISHED or pod.spec.host_network:
         return
-    settings = _settings(view)
+    settings = read_settings(view)
     texts = (*(ip.ip for ip in pod.status.pod_ips), pod.status.pod_ip)
     addresses = usable_addresses(texts, loopback=settings.loopback_endpoints)
     if not addresses:
@@ -173,7 +172,7 @@ def bind_service(
         WaypointService(
             gateway=enrolment.waypoint,
             service=service_key,
-            hostname=f"{service_key.name}.{service_key.namespace}.svc.{_settings(view).cluster_domain}",
+            hostname=f"{service_key.name}.{service_key.namespace}.svc.{read_settings(view).cluster_domain}",
             addresses=virtual_addresses(service),
             ports=ports,
         ),
@@ -262,7 +261,3 @@ def service_target(service: Key, port: WaypointPort) -> BackendTarget:
     """Return the cluster behind a service port without routes."""
     protocol = "" if port.protocol is AppProtocol.HTTP else "tcp"
     return BackendTarget("Service", service.namespace, service.name, port.port, protocol)
-
-
-def _settings(view: View) -> Settings:
-    return view.get(SETTINGS, SINGLE) or Settings()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
+from meshgw.api.gateway import ParentReference
 from meshgw.api.meta import ObjectRef
 from meshgw.engine import View
 from meshgw.ir.backend import BackendTlsResult
-from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult, Role, Settings
+from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult, Role
 from meshgw.ir.keys import RouteKey
 from meshgw.ir.route import Parent, RefsReason, Route
 from meshgw.ir.status import (
@@ -24,14 +26,13 @@ from meshgw.ir.status import (
 )
 from meshgw.resolve.conditions import fails, holds
 from meshgw.resolve.listeners import IMPLIED
+from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import (
     ATTACHED_COUNTS,
     BINDINGS,
     LISTENER_SET_RESULTS,
     LISTENERS,
     ROUTES,
-    SETTINGS,
-    SINGLE,
 )
 
 FEATURES = (
@@ -97,15 +98,20 @@ def assemble_status(view: View, _table: str, key: Any, row: Stated) -> Iterable[
     elif isinstance(row, ListenerSetResult):
         yield ObjectRef("ListenerSet", *key), _listener_set_status(view, row)
     elif isinstance(row, BackendTlsResult):
-        controller = _controller(view)
-        entries = tuple(
-            ParentStatus(parent_ref=ref, controller_name=controller, conditions=conditions)
-            for ref, conditions in row.ancestors[:_ANCESTORS]
-        )
-        if entries:
-            yield ObjectRef("BackendTLSPolicy", *key), PolicyStatus(ancestors=entries)
+        if row.ancestors:
+            yield ObjectRef("BackendTLSPolicy", *key), policy_status(view, row.ancestors)
     else:
         yield ObjectRef(*key), row
+
+
+def policy_status(view: View, ancestors: Iterable[tuple[ParentReference, tuple[Condition, ...]]]) -> PolicyStatus:
+    """Return the status of a policy from its ancestors and their conditions: of the first 16, the API has no more."""
+    controller = _controller(view)
+    entries = (
+        ParentStatus(parent_ref=ref, controller_name=controller, conditions=conditions)
+        for ref, conditions in islice(ancestors, _ANCESTORS)
+    )
+    return PolicyStatus(ancestors=tuple(entries))
 
 
 def assemble_route_status(
@@ -122,8 +128,7 @@ def assemble_route_status(
 
 
 def _controller(view: View) -> str:
-    settings = view.get(SETTINGS, SINGLE)
-    return settings.controller_name if settings else ""
+    return read_settings(view).controller_name
 
 
 def _class_status(row: GatewayClass) -> ClassStatus:
@@ -167,7 +172,7 @@ def _accepted_conditions(row: Gateway, listeners: tuple[Listener, ...], *, impli
 def _programmed(view: View, row: Gateway, binding: Binding, *, accepted: bool) -> Condition:
     if not accepted:
         return fails("Programmed", row.generation, reason="Invalid", message="the Gateway is not accepted")
-    if row.role is Role.WAYPOINT and not (view.get(SETTINGS, SINGLE) or Settings()).mesh:
+    if row.role is Role.WAYPOINT and not read_settings(view).mesh:
         return fails("Programmed", row.generation, reason="Pending", message="no mesh certificate: nothing is served")
     if binding.unusable:
         message = f"cannot be bound: {', '.join(binding.unusable)}"

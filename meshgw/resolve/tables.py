@@ -154,6 +154,10 @@ HOSTS: Table[tuple[RouteConfigKey, str, RouteKey], irr.HostEntry] = Table(
     "hosts", indexes={"route": lambda key, _row: (key[2],)}
 )
 """By (RouteConfiguration, domain, claimant). Claims of a listener itself have RouteKey("", "", listener name)."""
+CONFIG_LISTENERS: Table[tuple[RouteConfigKey, ListenerKey], bool] = Table(
+    "config-listeners", indexes={"config": lambda key, _row: (key[0],)}
+)
+"""Which listeners, or service port behind a waypoint, a RouteConfiguration is of; always True."""
 L4_BINDINGS: Table[ListenerKey, irr.L4Binding] = Table("l4-bindings")
 
 # --- Backends ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshgw.api.decode import decode
-from meshgw.api.defaults import apply_defaults, implicit_namespace
+from meshgw.api.defaults import apply_defaults
 from meshgw.api.http import HTTPPathMatch
 from meshgw.api.registry import REGISTRY
 
@@ -45,7 +45,6 @@ def test_an_object_is_of_its_first_generation() -> None:
 def test_a_namespace_carries_its_name_as_a_label() -> None:
     label = {"kubernetes.io/metadata.name": "a"}
     assert load("v1", "Namespace").metadata.labels == label
-    assert implicit_namespace("a") == load("v1", "Namespace")
 
 
 def test_a_target_port_is_the_port_unless_given() -> None:

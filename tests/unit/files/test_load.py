@@ -10,7 +10,7 @@ import pytest
 
 from meshgw.api.meta import Key
 from meshgw.files import load as load_module
-from meshgw.files.load import Loaded, Loader, load
+from meshgw.files.load import Loaded, Loader
 from meshgw.files.scan import Change, compare, scan
 
 BROKEN = "a: b: c\n"
@@ -84,10 +84,10 @@ def test_a_folder_is_loaded(folder: Folder) -> None:
     assert str(origin) == f"{folder.path / 'a.yaml'}:8"
 
 
-def test_one_load_needs_no_loader(tmp_path: Path) -> None:
+def test_one_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"value": "1"}}')
-    assert values(load([path])) == {"a": "1"}
+    assert values(Loader([path]).load()) == {"a": "1"}
 
 
 def test_standard_input_is_read_once() -> None:
@@ -100,7 +100,7 @@ def test_standard_input_is_read_once() -> None:
 
 def test_standard_input_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(config("a").encode())))
-    assert values(load(["-"])) == {"a": "1"}
+    assert values(Loader(["-"]).load()) == {"a": "1"}
 
 
 def test_an_edit_changes_one_object(folder: Folder) -> None:
@@ -250,9 +250,9 @@ def test_paths_are_in_the_order_given(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "f.yaml").write_text(config("x", name))
-    assert values(load([tmp_path / "b", tmp_path / "a"])) == {"x": "b"}
-    assert values(load([tmp_path / "a", tmp_path / "b"])) == {"x": "a"}
-    assert values(load([tmp_path])) == {"x": "a"}
+    assert values(Loader([tmp_path / "b", tmp_path / "a"]).load()) == {"x": "b"}
+    assert values(Loader([tmp_path / "a", tmp_path / "b"]).load()) == {"x": "a"}
+    assert values(Loader([tmp_path]).load()) == {"x": "a"}
 
 
 def test_an_unknown_kind_is_reported_once(folder: Folder) -> None:
@@ -315,7 +315,7 @@ def test_a_folder_that_vanishes_keeps_its_objects(tmp_path: Path) -> None:
 
 
 def test_a_path_that_never_was_is_a_problem(tmp_path: Path) -> None:
-    loaded = load([tmp_path / "missing"])
+    loaded = Loader([tmp_path / "missing"]).load()
     assert (dict(loaded.objects), codes(loaded)) == ({}, [("MG9106", "missing", 0)])
 
 

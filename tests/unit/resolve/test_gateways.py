@@ -187,6 +187,16 @@ def test_insecure_client_validation_is_announced(default: str, port: str, fields
     assert codes(row.findings) == ["MG3006"] * fields
 
 
+def test_a_waypoint_without_identity_speaks_of_each_thing_in_its_own_words() -> None:
+    frontend = f"  tls: {{frontend: {{default: {{validation: {VALIDATION.format(mode='AllowInsecureFallback')}}}}}}}\n"
+    row = gateway(resolve(text(frontend, class_name="meshgw-waypoint") + config_map("ca")))
+    messages = {finding.code: finding.message for finding in row.findings}
+    assert messages == {
+        "MG5004": "a waypoint without a mesh certificate serves nothing",
+        "MG3006": "client certificates need not be valid: anyone is let in",
+    }
+
+
 def test_a_gateway_that_leaves_our_class_is_dropped() -> None:
     graph = resolve(text())
     change(graph, text(class_name="another"))
