@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import msgspec
 from tests.bench.latency import Latency
 from tests.bench.machine import describe
 from tests.bench.memory import Footprint
-from tests.bench.report import Results, judge, render
+from tests.bench.report import Results, Step, judge, render
 from tests.bench.translate import Translation
 
 HERE = Path(__file__).parent
@@ -25,7 +26,7 @@ Plan = dict[str, tuple[tuple[int, int], ...]]
 FULL: Plan = {
     "tests.bench.translate": ((1_000, 100), (5_000, 100), (20_000, 20)),
     "tests.bench.memory": ((5_000, 50),),
-    "tests.bench.latency": ((1_000, 100), (5_000, 100)),
+    "tests.bench.latency": ((1_000, 100), (5_000, 120)),
 }
 QUICK: Plan = {
     "tests.bench.translate": ((100, 6),),
@@ -61,7 +62,7 @@ def main() -> int:
 def _measure(plan: Plan) -> Results:
     runs = [(module, size, changes) for module, sizes in plan.items() for size, changes in sizes]
     found: dict[str, list[bytes]] = {module: [] for module in plan}
-    machine = describe()
+    machine, steps = describe(), []
     for number, (module, size, changes) in enumerate(runs, 1):
         _say(f"[{number}/{len(runs)}] {module} with {size} routes, {changes} changes of each kind ...")
         began = time.monotonic()
@@ -69,9 +70,12 @@ def _measure(plan: Plan) -> Results:
             [sys.executable, "-m", module, str(size), str(changes)], stdout=subprocess.PIPE, check=True
         )
         found[module].append(done.stdout)
-        _say(f"      {time.monotonic() - began:.0f} s")
+        seconds, load = time.monotonic() - began, os.getloadavg()[0]
+        steps.append(Step(module=module, routes=size, seconds=round(seconds, 1), load=round(load, 2)))
+        _say(f"      {seconds:.0f} s, load {load:.1f}")
     return Results(
         machine=machine,
+        steps=steps,
         translations=[msgspec.json.decode(item, type=Translation) for item in found["tests.bench.translate"]],
         footprints=[msgspec.json.decode(item, type=Footprint) for item in found["tests.bench.memory"]],
         latencies=[msgspec.json.decode(item, type=Latency) for item in found["tests.bench.latency"]],

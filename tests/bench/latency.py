@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from envoy.config.listener.v3 import listener_pb2
@@ -43,7 +43,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     `meshgw` and `floor` run from the event, or the write, to the first right answer; `added` is the difference of
     their quantiles, and `paired` the quantiles of the differences of neighbouring samples. `handed` is the part that is
-    all meshgw's: from the event until the response is given to gRPC. The others are push to ACK.
+    all meshgw's: from the event until the response is given to gRPC, and `cpu` what the event loop's thread computed in
+    that time, waiting for a core left out. The others are push to ACK.
     """
 
     routes: int
@@ -52,6 +53,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     added: dict[str, float]
     paired: Summary
     handed: Summary
+    cpu: Summary
     meshgw_ack: Summary
     floor_ack: Summary
     requests: int
@@ -68,18 +70,27 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     scan: float
 
 
+class Sample(NamedTuple):
+    """One change, in seconds: until the first right answer, push to ACK, and of meshgw what `Comparison` says."""
+
+    answered: float
+    acked: float
+    handed: float = 0.0
+    cpu: float = 0.0
+
+
 class Recorder(Metrics):
     """The application's metrics, which also keep the latest times of each type."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.handed: dict[str, int] = {}
+        self.handed: dict[str, tuple[int, int]] = {}
         self.seconds: dict[str, list[float]] = {}
         self.news = asyncio.Event()
 
     def pushed(self, group: str, type_url: str, size: int, resources: int) -> None:
         """Note when a response is given to gRPC."""
-        self.handed[type_url] = time.perf_counter_ns()
+        self.handed[type_url] = time.perf_counter_ns(), time.thread_time_ns()
         super().pushed(group, type_url, size, resources)
 
     def acked(self, group: str, type_url: str, seconds: float) -> None:
@@ -149,8 +160,8 @@ class Rig:
         """Return the question whose right answer shows a change."""
         return Question(address=address, port=world.PORT, host=f"{app}.example.com", path=path, body=body)
 
-    async def through_meshgw(self, write: Callable[[], str], question: Question, type_url: str) -> tuple[float, ...]:
-        """Return seconds from the event to the first right answer, to the hand-over to gRPC, and push to ACK."""
+    async def through_meshgw(self, write: Callable[[], str], question: Question, type_url: str) -> Sample:
+        """Return the times from the event that a file has changed."""
         await self.prober.arm(question)
         write()
         now = scan(self.folder.paths)
@@ -158,24 +169,29 @@ class Rig:
         self.seen = now
         acks = self.recorder.seconds.setdefault(type_url, [])
         before = len(acks)
-        began = time.perf_counter_ns()
+        began, computed = time.perf_counter_ns(), time.thread_time_ns()
         self.app.reload(change)
         answer: Answer = await self.prober.read(Answer)
         while len(acks) == before:
             self.recorder.news.clear()
             await asyncio.wait_for(self.recorder.news.wait(), 10)
         self.answers.append(answer)
-        handed = self.recorder.handed[type_url]
-        return (answer.at - began) / 1e9, (handed - began) / 1e9, acks[-1]
+        handed, computed_then = self.recorder.handed[type_url]
+        return Sample(
+            answered=(answer.at - began) / 1e9,
+            acked=acks[-1],
+            handed=(handed - began) / 1e9,
+            cpu=(computed_then - computed) / 1e9,
+        )
 
-    async def over_floor(self, resource: Resource, question: Question) -> tuple[float, float]:
-        """Return seconds from the write to the first right answer, and to the ACK."""
+    async def over_floor(self, resource: Resource, question: Question) -> Sample:
+        """Return the times from the write."""
         await self.floor.ask(Stage(resource))
         await self.prober.arm(question)
         written: Written = await self.floor.ask(Go())
         answer: Answer = await self.prober.read(Answer)
         self.answers.append(answer)
-        return (answer.at - written.at) / 1e9, (written.acked - written.at) / 1e9
+        return Sample(answered=(answer.at - written.at) / 1e9, acked=(written.acked - written.at) / 1e9)
 
     def resource(self, type_url: str, name: str) -> Resource:
         """Return what meshgw gives its Envoy."""
@@ -215,32 +231,30 @@ def _endpoint_change(rig: Rig, app: str, turn: int) -> Change:
 
 
 async def _compare(rig: Rig, changes: int, warm: int, kind: Callable[[Rig, str, int], Change]) -> Comparison:
-    ours, bare, handed, our_acks, bare_acks = [], [], [], [], []
+    ours: list[Sample] = []
+    bare: list[Sample] = []
     rig.answers.clear()
     for turn in range(changes + warm):
         app = world.application(turn * 7919 % rig.size)
         write, path, body, type_url, name = kind(rig, app, turn)
-        mine, gave, acked = await rig.through_meshgw(write, rig.question(rig.addresses[0], app, path, body), type_url)
+        ours.append(await rig.through_meshgw(write, rig.question(rig.addresses[0], app, path, body), type_url))
         await asyncio.sleep(SETTLE)
         question = rig.question(rig.addresses[1], app, path, body)
-        floor, floor_acked = await rig.over_floor(rig.resource(type_url, name), question)
+        bare.append(await rig.over_floor(rig.resource(type_url, name), question))
         await asyncio.sleep(SETTLE)
-        if turn >= warm:
-            ours.append(mine)
-            bare.append(floor)
-            handed.append(gave)
-            our_acks.append(acked)
-            bare_acks.append(floor_acked)
-    meshgw, least = summarise(ours), summarise(bare)
+    del ours[:warm], bare[:warm]
+    meshgw = summarise(sample.answered for sample in ours)
+    floor = summarise(sample.answered for sample in bare)
     return Comparison(
         routes=rig.size,
         meshgw=meshgw,
-        floor=least,
-        added=difference(meshgw, least),
-        paired=summarise(one - other for one, other in zip(ours, bare, strict=True)),
-        handed=summarise(handed),
-        meshgw_ack=summarise(our_acks),
-        floor_ack=summarise(bare_acks),
+        floor=floor,
+        added=difference(meshgw, floor),
+        paired=summarise(one.answered - other.answered for one, other in zip(ours, bare, strict=True)),
+        handed=summarise(sample.handed for sample in ours),
+        cpu=summarise(sample.cpu for sample in ours),
+        meshgw_ack=summarise(sample.acked for sample in ours),
+        floor_ack=summarise(sample.acked for sample in bare),
         requests=sum(answer.requests for answer in rig.answers),
         errors=sum(answer.errors for answer in rig.answers),
         slowest_request=round(1000 * max(answer.slowest for answer in rig.answers), 3),

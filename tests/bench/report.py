@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from tests.bench.latency import Comparison, Latency
+from tests.bench.latency import Latency
 from tests.bench.machine import Machine
 from tests.bench.memory import Footprint
 from tests.bench.summary import Summary
@@ -17,10 +17,20 @@ JUDGED = 5_000
 ROUTE, ENDPOINT = "one route changed", "one endpoint changed"
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement as it was run: how long it took, and the load average of its last minute, its own included."""
+
+    module: str
+    routes: int
+    seconds: float
+    load: float
+
+
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """One run."""
 
     machine: Machine
+    steps: list[Step]
     translations: list[Translation]
     footprints: list[Footprint]
     latencies: list[Latency]
@@ -68,6 +78,7 @@ def render(results: Results) -> str:
         [
             _HEAD,
             *_machine(results.machine),
+            *_steps(results.steps),
             "\n## Targets\n",
             *_table(
                 ("At 5,000 routes", "Measured", "Target", ""),
@@ -138,8 +149,8 @@ From the moment the application is told that a file has changed (polling is left
 answer through Envoy. The *floor* is the same Envoy with the same settings (one worker), fed in the same run by a server
 that does nothing but write the same bytes, ready-made: from the write to the first right answer. Samples of both
 alternate. *Added* is the difference of the quantiles; *in meshgw* is what happens before the response is given to gRPC:
-reading the file, all steps, and joining the bytes. Envoy itself takes most of the time of a route change: it builds
-the whole table of routes anew.
+reading the file, all steps, and joining the bytes; its CPU time leaves out waiting for a core. Envoy itself takes most
+of the time of a route change: it builds the whole table of routes anew.
 """
 
 _ACK = """
@@ -171,9 +182,14 @@ def _machine(machine: Machine) -> Iterator[str]:
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
     load = ", ".join(f"{value:.1f}" for value in machine.load)
     yield f"- {machine.cores} cores of {machine.cpu}, {machine.memory_gib:.0f} GiB, Linux {machine.kernel}"
-    yield f"- load {load} at the start"
+    yield f"- load {load} before the start"
     yield f"- {machine.python}, Envoy {machine.envoy}, {packages}"
     yield f"- revision {machine.revision}"
+
+
+def _steps(steps: Iterable[Step]) -> Iterator[str]:
+    listed = ", ".join(f"{step.load:.1f} ({step.module.rpartition('.')[2]}, {step.routes:,})" for step in steps)
+    yield f"- load in the last minute of each measurement, of which it makes up to 2 itself: {listed}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -190,6 +206,7 @@ def _latency_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
         yield (*start, "floor", *_quantiles(found.floor))
         yield (*start, "**added**", *(f"**{found.added[name]:.1f}**" for name in ("p50", "p90", "p99", "max")))
         yield (*start, "in meshgw", *_quantiles(found.handed))
+        yield (*start, "in meshgw, CPU", *_quantiles(found.cpu))
 
 
 def _ack_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
@@ -218,8 +235,5 @@ def _most(change: Change, count: int = 3) -> str:
 
 
 def _quantiles(found: Summary, digits: int = 1) -> tuple[str, str, str, str]:
-    return tuple(f"{value:.{digits}f}" for value in (found.p50, found.p90, found.p99, found.max))  # type: ignore[return-value]
-
-
-def _errors(found: Comparison) -> str:
-    return f"{found.errors} of {found.requests:,}"
+    p50, p90, p99, most = (f"{value:.{digits}f}" for value in (found.p50, found.p90, found.p99, found.max))
+    return p50, p90, p99, most
