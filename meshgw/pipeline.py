@@ -14,6 +14,7 @@ from meshgw.emit import tables as out
 from meshgw.emit.cluster import emit_cluster
 from meshgw.emit.connect import emit_connect_hosts
 from meshgw.emit.endpoint import emit_endpoints
+from meshgw.emit.filters import emit_config_filters
 from meshgw.emit.fragments import (
     build_route_config,
     build_virtual_host,
@@ -40,7 +41,7 @@ from meshgw.resolve.clusters import resolve_cluster, use_clusters
 from meshgw.resolve.endpoints import resolve_endpoints
 from meshgw.resolve.findings import gather_findings
 from meshgw.resolve.gateways import profile_gateway, resolve_gateway
-from meshgw.resolve.hostnames import claim_hosts
+from meshgw.resolve.hostnames import claim_hosts, name_route_configs
 from meshgw.resolve.l4 import bind_l4, l4_listener
 from meshgw.resolve.listeners import resolve_listeners
 from meshgw.resolve.listenersets import resolve_listener_sets
@@ -105,6 +106,7 @@ RESOLVE: tuple[Step, ...] = (
     ),
     Group(t.ATTACHED_COUNTS, source=t.ATTACHMENTS, by=lambda key, _row: (key[1],), fn=count_attached),
     Union(t.ROUTES, sources=ROUTE_KINDS, fn=compile_route),
+    Union(t.CONFIG_LISTENERS, sources=(t.LISTENERS, t.WAYPOINT_SERVICES), fn=name_route_configs),
     Union(t.HOSTS, sources=(t.ATTACHMENTS, t.LISTENERS, t.WAYPOINT_SERVICES), fn=claim_hosts),
     Group(t.L4_BINDINGS, source=t.ATTACHMENTS, by=l4_listener, fn=bind_l4),
     # Backends that something names
@@ -135,6 +137,7 @@ EMIT: tuple[Step, ...] = (
     Derived(out.PLACED, source=t.HOSTS, fn=place_fragments),
     Group(out.VIRTUAL_HOSTS, source=out.PLACED, by=group_hosts, fn=build_virtual_host),
     Derived(out.GUARDS, source=t.WAYPOINT_SERVICES, fn=emit_guards),
+    Group(out.CONFIG_FILTERS, source=t.CONFIG_LISTENERS, by=lambda key, _row: (key[0],), fn=emit_config_filters),
     Group(out.SHARDS, source=out.VIRTUAL_HOSTS, by=group_shards, fn=join_shard),
     Group(out.ROUTE_CONFIGS, source=out.SHARDS, by=group_route_config, fn=build_route_config),
     Group(out.LISTENER_RESOURCES, source=t.LISTENERS, by=group_ports, fn=emit_port),

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from meshgw import features
 from meshgw.engine import Graph, Table
 from meshgw.ir.codes import CODES
 from meshgw.ir.finding import Finding
@@ -29,13 +30,13 @@ RESOLVED: tuple[Table[Any, Any], ...] = (
     t.CLUSTERS,
     t.ENDPOINTS,
 )
-"""Tables that `translate --to ir` shows. None of them holds key material."""
+"""Tables that `translate --to ir` shows, besides those of features. None of them holds key material."""
 
 
 def render_resolved(graph: Graph) -> dict[str, Any]:
     """Return the resolved tables by name, rows by key; empty tables, status conditions and findings are left out."""
     rendered = {}
-    for table in RESOLVED:
+    for table in (*RESOLVED, *(table for feature in features.FEATURES for table in feature.resolved)):
         rows = {name_key(key): _row(row) for key, row in sorted(graph.rows(table).items())}
         if rows:
             rendered[table.name] = rows

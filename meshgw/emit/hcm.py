@@ -88,7 +88,7 @@ def connection_manager(
     """The network filter that serves HTTP by a RouteConfiguration of that name.
 
     At the `edge` the peer is the client: its address is what counts, and what it claims in x-forwarded-for and x-envoy
-    headers does not. `authorization` are filters that the chain has of its own, `log` are more fields of the access log.
+    headers does not. `authorization` are filters of the chain's own, `log` are more fields of the access log.
     """
     manager = HttpConnectionManager(
         stat_prefix=stat_prefix,

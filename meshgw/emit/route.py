@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from meshgw.emit.action import answer, edits, forward, redirect_action, redirect_port
+from meshgw.emit.action import RedirectPort, answer, edits, forward, redirect_action, redirect_port
 from meshgw.emit.filters import route_filters
 from meshgw.emit.headers import Edits, HeaderFields, edit_fields, host_of
 from meshgw.emit.match import MILLION, authority_has_port, build_match, path_cases
@@ -16,7 +16,7 @@ from meshgw.emit.tables import Fragment
 from meshgw.engine import View
 from meshgw.features import RouteScope
 from meshgw.ir.keys import RouteConfigKey, RouteKey
-from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, Match, Redirect, Rewrite, Rule
+from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, Match, PathEdit, Redirect, Rewrite, Rule
 from meshgw.ir.route import Route as CompiledRoute
 from meshgw.protos import Route, encode, field
 from meshgw.resolve import checks
@@ -40,27 +40,30 @@ def emit_fragments(
     route = view.get(ROUTES, group[1])
     if route is not None:
         claim = next(iter(members.values()))
-        yield group, compile_fragments(view, route, port=claim.port, https=claim.https)
+        yield group, compile_fragments(view, group[0], route, port=claim.port, https=claim.https)
 
 
-def compile_fragments(view: View, route: CompiledRoute, *, port: int, https: bool) -> tuple[Fragment, ...]:
-    """The fragments of a route, sorted; `port` and `https` are what its clients see."""
+def compile_fragments(
+    view: View, config: RouteConfigKey, route: CompiledRoute, *, port: int, https: bool
+) -> tuple[Fragment, ...]:
+    """The fragments of a route for one RouteConfiguration, sorted; `port` and `https` are what its clients see."""
     kind, namespace, name = route.key
     fragments = []
     for position, rule in enumerate(route.rules):
         frame = _Frame(
             view=view,
+            config=config,
             route=route.key,
             name=f"{kind.lower()}/{namespace}/{name}/{rule.name or position}",
             rule=rule,
-            error=rule.error or checks.rule(rule),
             port=port,
             https=https,
         )
+        parts = tuple(_parts(frame))
         for place, match in enumerate(rule.matches or _any(kind)):
             if not checks.match(match):
                 continue
-            body = b"".join(field(_ROUTES, encode(built)) for built in _build(frame, match))
+            body = b"".join(field(_ROUTES, encode(built)) for part in parts for built in part.routes(match))
             order = (match.precedence, route.created, namespace, name, kind, position, place)
             fragments.append(Fragment(order, body))
     return tuple(sorted(fragments, key=lambda fragment: fragment.order))
@@ -71,89 +74,58 @@ def _any(kind: str) -> tuple[Match, ...]:
     return (Match(precedence=(sys.maxsize,), grpc=kind == "GRPCRoute"),)
 
 
-class _Frame(NamedTuple):
-    """What the routes of a rule have in common."""
+# --- What a rule comes to, whatever the match ----------------------------------------------------------------------
 
-    view: View
-    route: RouteKey
+
+class _Answer(NamedTuple):
+    """An answer of the gateway's own."""
+
     name: str
-    rule: Rule
-    error: str
-    port: int
-    https: bool
+    status: int
+    below: int = 0
 
-    def scope(self, filters: Filters, *, redirects: bool = False) -> RouteScope:
-        """What features are told."""
-        return RouteScope(self.view, self.route, self.rule, filters, redirects)
-
-
-def _build(frame: _Frame, match: Match) -> Iterator[Route]:
-    """Yield the routes of one match of a rule, to be tried in this order."""
-    rule = frame.rule
-    backends = [backend for backend in rule.backends if backend.weight > 0]
-    if frame.error:
-        yield from _answer(frame, match, 500)
-    elif rule.filters.redirect is not None:
-        yield from _redirect(frame, match, rule.filters, rule.filters.redirect)
-    elif any(_apart(backend) for backend in backends):
-        yield from _split(frame, match, backends)
-    elif any(backend.target is not None for backend in backends):
-        yield from _forward(frame, match, backends, rule.filters)
-    else:
-        yield from _answer(frame, match, 500)
+    def routes(self, match: Match) -> Iterator[Route]:
+        """Yield the route of a match."""
+        (case,) = path_cases(match.path, None)
+        conditions = build_match(match, case.match, below=self.below)
+        yield Route(name=self.name, match=conditions, direct_response=answer(self.status))
 
 
-def _answer(frame: _Frame, match: Match, status: int, below: int = 0) -> Iterator[Route]:
-    (case,) = path_cases(match.path, None)
-    yield Route(name=frame.name, match=build_match(match, case.match, below=below), direct_response=answer(status))
+class _Redirection(NamedTuple):
+    """A redirect; `common` are the fields that all of its routes have."""
+
+    common: Mapping[str, Any]
+    redirect: Redirect
+    port: RedirectPort
+    below: int
+
+    def routes(self, match: Match) -> Iterator[Route]:
+        """Yield the routes of a match, to be tried in this order."""
+        for case in path_cases(match.path, self.redirect.path):
+            if self.port.if_given:
+                conditions = build_match(match, case.match, below=self.below, headers=(authority_has_port(),))
+                action = redirect_action(self.redirect, case.redirect, port=self.port.if_given)
+                yield Route(match=conditions, redirect=action, **self.common)
+            action = redirect_action(self.redirect, case.redirect, port=self.port.always)
+            yield Route(match=build_match(match, case.match, below=self.below), redirect=action, **self.common)
 
 
-def _redirect(
-    frame: _Frame,
-    match: Match,
-    filters: Filters,
-    redirect: Redirect,
-    *,
-    below: int = 0,
-    responses: Edits = (),
-) -> Iterator[Route]:
-    always, if_given = redirect_port(redirect, port=frame.port, https=frame.https)
-    common: dict[str, Any] = {"name": frame.name, **edit_fields((), responses or (filters.response,))}
-    configs = route_filters(frame.scope(filters, redirects=True))
-    for case in path_cases(match.path, redirect.path):
-        if if_given:
-            conditions = build_match(match, case.match, below=below, headers=(authority_has_port(),))
-            action = redirect_action(redirect, case.redirect, port=if_given)
-            yield Route(match=conditions, redirect=action, typed_per_filter_config=configs, **common)
-        action = redirect_action(redirect, case.redirect, port=always)
-        conditions = build_match(match, case.match, below=below)
-        yield Route(match=conditions, redirect=action, typed_per_filter_config=configs, **common)
+class _Forwarding(NamedTuple):
+    """Backends; `common` is the route but for what the match's path decides, `path` how that is rewritten."""
 
+    common: Route
+    path: PathEdit | None
+    below: int
 
-def _forward(
-    frame: _Frame, match: Match, backends: Sequence[Backend], filters: Filters, below: int = 0
-) -> Iterator[Route]:
-    rule, rewrite = frame.rule, filters.rewrite
-    common = HeaderFields()
-    if not any(map(edits, backends)):
-        common = edit_fields((filters.request,), (filters.response,))
-    configs = route_filters(frame.scope(filters))
-    action = forward(rule, backends, filters)
-    host = host_of(rewrite, filters.request)
-    if host:
-        action.host_rewrite_literal = host
-    cases = path_cases(match.path, rewrite.path if rewrite is not None else None)
-    for case in cases:
-        built = Route(
-            name=frame.name,
-            match=build_match(match, case.match, below=below),
-            route=action,
-            typed_per_filter_config=configs,
-            **common,
-        )
-        for name, value in case.rewrite.items():
-            _assign(built.route, name, value)
-        yield built
+    def routes(self, match: Match) -> Iterator[Route]:
+        """Yield the routes of a match, to be tried in this order."""
+        for case in path_cases(match.path, self.path):
+            built = Route()
+            built.CopyFrom(self.common)
+            built.match.CopyFrom(build_match(match, case.match, below=self.below))
+            for name, value in case.rewrite.items():
+                _assign(built.route, name, value)
+            yield built
 
 
 def _assign(action: Any, name: str, value: Any) -> None:
@@ -161,6 +133,66 @@ def _assign(action: Any, name: str, value: Any) -> None:
         setattr(action, name, value)
     else:
         getattr(action, name).CopyFrom(value)
+
+
+_Part = _Answer | _Redirection | _Forwarding
+
+
+class _Frame(NamedTuple):
+    """What the routes of a rule have in common."""
+
+    view: View
+    config: RouteConfigKey
+    route: RouteKey
+    name: str
+    rule: Rule
+    port: int
+    https: bool
+
+    def scope(self, filters: Filters, *, redirects: bool = False) -> RouteScope:
+        """What features are told."""
+        return RouteScope(self.view, self.config, self.route, self.rule, filters, redirects)
+
+
+def _parts(frame: _Frame) -> Iterator[_Part]:
+    """Yield what each match of a rule is given, to be tried in this order."""
+    rule = frame.rule
+    backends = [backend for backend in rule.backends if backend.weight > 0]
+    if rule.error or checks.rule(rule):
+        yield _Answer(frame.name, 500)
+    elif rule.filters.redirect is not None:
+        yield _redirect(frame, rule.filters, rule.filters.redirect)
+    elif any(_apart(backend) for backend in backends):
+        yield from _split(frame, backends)
+    elif any(backend.target is not None for backend in backends):
+        yield _forward(frame, backends, rule.filters)
+    else:
+        yield _Answer(frame.name, 500)
+
+
+def _redirect(
+    frame: _Frame, filters: Filters, redirect: Redirect, *, below: int = 0, responses: Edits = ()
+) -> _Redirection:
+    common = {
+        "name": frame.name,
+        "typed_per_filter_config": route_filters(frame.scope(filters, redirects=True)),
+        **edit_fields((), responses or (filters.response,)),
+    }
+    return _Redirection(common, redirect, redirect_port(redirect, port=frame.port, https=frame.https), below)
+
+
+def _forward(frame: _Frame, backends: Sequence[Backend], filters: Filters, below: int = 0) -> _Forwarding:
+    rewrite = filters.rewrite
+    changes = HeaderFields()
+    if not any(map(edits, backends)):
+        changes = edit_fields((filters.request,), (filters.response,))
+    action = forward(frame.rule, backends, filters)
+    host = host_of(rewrite, filters.request)
+    if host:
+        action.host_rewrite_literal = host
+    configs = route_filters(frame.scope(filters))
+    common = Route(name=frame.name, route=action, typed_per_filter_config=configs, **changes)
+    return _Forwarding(common, rewrite.path if rewrite is not None else None, below)
 
 
 def _apart(backend: Backend) -> bool:
@@ -176,8 +208,8 @@ def _apart(backend: Backend) -> bool:
     )
 
 
-def _split(frame: _Frame, match: Match, backends: Sequence[Backend]) -> Iterator[Route]:
-    """Yield routes for each backend alone, each taking its share of what the ones before it left."""
+def _split(frame: _Frame, backends: Sequence[Backend]) -> Iterator[_Part]:
+    """Yield a part for each backend alone, each taking its share of what the ones before it left."""
     total = sum(backend.weight for backend in backends)
     taken = 0
     for backend in backends:
@@ -188,12 +220,11 @@ def _split(frame: _Frame, match: Match, backends: Sequence[Backend]) -> Iterator
         own = backend.filters or Filters()
         filters = _merge(frame.rule.filters, own)
         if own.redirect is not None:
-            responses = (filters.response, own.response)
-            yield from _redirect(frame, match, filters, own.redirect, below=below, responses=responses)
+            yield _redirect(frame, filters, own.redirect, below=below, responses=(filters.response, own.response))
         elif backend.target is None:
-            yield from _answer(frame, match, 500, below)
+            yield _Answer(frame.name, 500, below)
         else:
-            yield from _forward(frame, match, (backend,), filters, below)
+            yield _forward(frame, (backend,), filters, below)
 
 
 def _merge(outer: Filters, own: Filters) -> Filters:

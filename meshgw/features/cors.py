@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshgw.features.feature import Feature, RouteScope, Stage
+from meshgw.features.feature import Feature, RouteFilter, RouteScope, Slot
 from meshgw.ir.route import Cors
 from meshgw.protos import BoolValue, CorsPolicy, RegexMatcher, StringMatcher
 from meshgw.protos import Cors as CorsFilter
@@ -44,5 +44,6 @@ def _origin(value: str) -> tuple[StringMatcher, ...]:
 
 
 CORS: Final = Feature(
-    name="cors", stage=Stage.CORS, filter_name="envoy.filters.http.cors", inert=CorsFilter, configure=configure
+    name="cors",
+    filters=(RouteFilter(slot=Slot.CORS, name="envoy.filters.http.cors", inert=CorsFilter, configure=configure),),
 )

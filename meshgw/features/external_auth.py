@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshgw.features.feature import Feature, RouteScope, Stage
+from meshgw.features.feature import Feature, RouteFilter, RouteScope, Slot
 from meshgw.ir.route import ExternalAuth
 from meshgw.protos import (
     BufferSettings,
@@ -83,9 +83,13 @@ def _names(headers: tuple[str, ...]) -> ListStringMatcher:
 
 EXTERNAL_AUTH: Final = Feature(
     name="external-auth",
-    stage=Stage.AUTHORIZATION,
     # A place that routes fill: an override of a filter that is there could not say which headers it sends.
-    filter_name="meshgw.ext_authz",
-    inert=no_authorization,
-    configure=configure,
+    filters=(
+        RouteFilter(
+            slot=Slot.AUTHORIZATION,
+            name="meshgw.ext_authz",
+            inert=no_authorization,
+            configure=configure,
+        ),
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from meshgw.features.feature import Feature, RouteScope, Stage
+from meshgw.features.feature import Feature, RouteFilter, RouteScope, Slot
 from meshgw.ir.route import SessionPersistence
 from meshgw.protos import (
     CookieBasedSessionState,
@@ -44,8 +44,12 @@ def sticky_session(session: SessionPersistence) -> StatefulSessionPerRoute:
 
 SESSIONS: Final = Feature(
     name="sessions",
-    stage=Stage.SESSION,
-    filter_name="envoy.filters.http.stateful_session",
-    inert=StatefulSession,
-    configure=configure,
+    filters=(
+        RouteFilter(
+            slot=Slot.SESSION,
+            name="envoy.filters.http.stateful_session",
+            inert=StatefulSession,
+            configure=configure,
+        ),
+    ),
 )

@@ -51,7 +51,7 @@ from meshgw.ir.route import (
 from meshgw.protos import MessageToJson, RouteConfiguration, VirtualHost, encode
 from meshgw.resolve import tables as t
 from tests.decoder import decode
-from tests.unit.emit.world import NOTHING, World, backend, https, listener, target
+from tests.unit.emit.world import CONFIG, NOTHING, World, backend, https, listener, target
 
 names = st.sampled_from(["a", "b", "x-c", "Host", "bad name", ""])
 texts = st.text(alphabet="ab%/\\.*\n \u00e9", max_size=6)
@@ -128,7 +128,7 @@ def whole(claimed: Claims) -> RouteConfiguration:
     by_host: dict[str, list[Any]] = {"empty.test": []}
     for name, (rules_of, domains) in claimed.items():
         compiled = Route(key=RouteKey("HTTPRoute", "default", name), rules=rules_of)
-        fragments = compile_fragments(NOTHING, compiled, port=80, https=False)
+        fragments = compile_fragments(NOTHING, CONFIG, compiled, port=80, https=False)
         for domain in domains:
             by_host.setdefault(domain, []).extend(fragments)
     message = RouteConfiguration(name="http/80", ignore_port_in_host_matching=True)

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
-from meshgw.emit.filters import ROUTER, http_filters, route_filters
-from meshgw.features import FEATURES
+import pytest
+
+from meshgw import features
+from meshgw.emit.filters import ROUTER, http_filter, http_filters, route_filters
+from meshgw.features import FEATURES, Feature, RouteFilter, Slot
 from meshgw.ir.route import Cors, ExternalAuth, Filters, Rule, SessionPersistence
+from meshgw.protos import Router
 from tests.unit.emit.world import target
 from tests.unit.features.scopes import scope
+
+FILTERS = [item for feature in FEATURES for item in feature.filters]
+
+
+def idle(slot: Slot) -> RouteFilter:
+    """A filter that nothing configures, named after its slot."""
+    return RouteFilter(slot=slot, name=slot.name, inert=Router)
 
 
 def test_a_route_configures_only_the_filters_it_uses() -> None:
@@ -12,16 +23,21 @@ def test_a_route_configures_only_the_filters_it_uses() -> None:
     auth = ExternalAuth(target=target("auth"), grpc=True)
     rule = Rule(session=SessionPersistence(name="s"))
     every = route_filters(scope(rule=rule, filters=Filters(cors=Cors(), external_auth=auth)))
-    assert set(every) == {feature.filter_name for feature in FEATURES}
+    assert set(every) == {item.name for item in FILTERS}
 
 
 def test_every_chain_has_every_filter_once_and_the_router_last() -> None:
     names = [item.name for item in http_filters()]
-    assert len(set(names)) == len(names) == len(FEATURES) + 1
+    assert len(set(names)) == len(names) == len(FILTERS) + 1
     assert names[-1] == ROUTER
 
 
-def test_stages_order_the_filters() -> None:
-    stages = {feature.filter_name: feature.stage for feature in FEATURES}
-    found = [stages[item.name] for item in http_filters()[:-1]]
-    assert found == sorted(found)
+def test_slots_order_the_filters_of_all_features_and_authorization_is_first_in_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    traffic = Feature(name="traffic", filters=(idle(Slot.FAULT), idle(Slot.RATE_LIMIT), idle(Slot.AUTHORIZATION)))
+    tokens = Feature(name="tokens", filters=(idle(Slot.AUTHENTICATION), idle(Slot.CORS)))
+    monkeypatch.setattr(features, "FEATURES", (traffic, tokens))
+    own = http_filter("own", Router())
+    names = [item.name for item in http_filters((own,))]
+    assert names == ["CORS", "AUTHENTICATION", "own", "AUTHORIZATION", "RATE_LIMIT", "FAULT", ROUTER]

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from meshgw.emit.filters import http_filter
 from meshgw.emit.hcm import access_log, connection_manager
-from meshgw.protos import HttpConnectionManager, Router, StdoutAccessLog
+from meshgw.emit.rbac import ALLOW_FILTER, DENY_FILTER, authorization_filters
+from meshgw.protos import HttpConnectionManager, StdoutAccessLog
 
 
 def manager(**options: object) -> HttpConnectionManager:
@@ -18,8 +18,18 @@ def test_the_filters_are_the_same_for_all_and_the_router_is_last() -> None:
         "envoy.filters.http.stateful_session",
         "envoy.filters.http.router",
     ]
-    guarded = manager(before=(http_filter("first", Router()),))
-    assert [item.name for item in guarded.http_filters] == ["first", *names]
+
+
+def test_a_chains_own_authorization_comes_after_preflights_and_before_all_others_are_asked() -> None:
+    guarded = manager(authorization=authorization_filters())
+    assert [item.name for item in guarded.http_filters] == [
+        "envoy.filters.http.cors",
+        DENY_FILTER,
+        ALLOW_FILTER,
+        "meshgw.ext_authz",
+        "envoy.filters.http.stateful_session",
+        "envoy.filters.http.router",
+    ]
 
 
 def test_the_edge_believes_no_client_about_itself() -> None:

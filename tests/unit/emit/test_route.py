@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from meshgw.emit import tables as out
 from meshgw.emit.route import compile_fragments
+from meshgw.emit.tables import Fragment
 from meshgw.ir.route import (
     Backend,
     Filters,
@@ -20,7 +21,7 @@ from meshgw.ir.route import (
 from meshgw.ir.route import Route as CompiledRoute
 from meshgw.protos import Route, VirtualHost
 from meshgw.resolve import tables as t
-from tests.unit.emit.world import NOTHING, World, backend, listener, match, route, target
+from tests.unit.emit.world import CONFIG, NOTHING, World, backend, listener, match, route, target
 
 
 def routes(*rules: Rule) -> list[Route]:
@@ -28,7 +29,11 @@ def routes(*rules: Rule) -> list[Route]:
 
 
 def decoded(compiled: CompiledRoute) -> list[Route]:
-    return join(fragment.body for fragment in compile_fragments(NOTHING, compiled, port=80, https=False))
+    return join(fragment.body for fragment in fragments(compiled))
+
+
+def fragments(compiled: CompiledRoute) -> tuple[Fragment, ...]:
+    return compile_fragments(NOTHING, CONFIG, compiled, port=80, https=False)
 
 
 def join(bodies: Iterable[bytes]) -> list[Route]:
@@ -40,18 +45,16 @@ def prefix(value: str, *precedence: int) -> tuple[object, ...]:
 
 
 def test_fragments_are_sorted_by_precedence_age_and_name() -> None:
-    young = compile_fragments(
-        NOTHING, route(Rule(matches=(match(2), match(1)), backends=(backend(),)), created="2024"), port=80, https=False
-    )
-    old = compile_fragments(
-        NOTHING, route(Rule(matches=(match(1),), backends=(backend(),)), created="2023", name="z"), port=80, https=False
-    )
+    two = Rule(matches=(match(2), match(1)), backends=(backend(),))
+    one = Rule(matches=(match(1),), backends=(backend(),))
+    young = fragments(route(two, created="2024"))
+    old = fragments(route(one, created="2023", name="z"))
     assert [fragment.order[0] for fragment in young] == [(1,), (2,)]
     assert min([*young, *old], key=lambda fragment: fragment.order) is old[0]
 
 
 def test_a_rule_without_matches_comes_last() -> None:
-    (fragment,) = compile_fragments(NOTHING, route(Rule(backends=(backend(),))), port=80, https=False)
+    (fragment,) = fragments(route(Rule(backends=(backend(),))))
     assert fragment.order[0] > (10**9,)
 
 
@@ -152,5 +155,5 @@ def test_a_rule_without_a_match_that_can_be_expressed_answers_what_nothing_else_
     assert page.direct_response.status == call.direct_response.status == 500
     assert (page.match.prefix, call.match.prefix) == ("/", "/")
     assert (page.match.HasField("grpc"), call.match.HasField("grpc")) == (False, True)
-    (fragment,) = compile_fragments(NOTHING, route(Rule(error="bad")), port=80, https=False)
+    (fragment,) = fragments(route(Rule(error="bad")))
     assert fragment.order[0] > match(2**31).precedence

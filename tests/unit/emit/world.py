@@ -21,6 +21,7 @@ from meshgw.resolve import tables as t
 from meshgw.resolve.hostnames import route_config
 
 GATEWAY = Key("default", "gw")
+CONFIG = RouteConfigKey(GATEWAY, "http/80")
 FACTS = tuple(value for value in vars(t).values() if isinstance(value, Table))
 STEPS = tuple(step for step in pipeline.list_steps() if step.table not in FACTS)
 """The emit steps: all that derive no table of the resolve layer."""

@@ -1,4 +1,4 @@
-"""A policy that closes routes for maintenance: requests to the targeted HTTPRoutes are denied."""
+"""A policy that closes routes for maintenance: requests to the targeted HTTPRoutes and Gateways are denied."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 from meshgw.api.meta import ApiStruct, Key, ObjectRef, Resource
 from meshgw.api.registry import Kind
 from meshgw.engine import Derived, Table, View
-from meshgw.features import Feature, RouteScope, Stage
+from meshgw.features import Feature, RouteFilter, RouteScope, Slot
 from meshgw.ir.finding import Finding
-from meshgw.ir.keys import RouteKey
+from meshgw.ir.keys import RouteConfigKey
 from meshgw.protos import HttpRbac, HttpRbacPerRoute, RbacRules
-from meshgw.resolve.tables import PARENTS
+from meshgw.resolve.tables import OUR_GATEWAYS, PARENTS
 
 
 class TargetRef(ApiStruct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class TargetRef(ApiStruct, frozen=True, kw_only=True):
 
 
 class MaintenanceSpec(ApiStruct, frozen=True, kw_only=True):
-    """What to close."""
+    """What to close: HTTPRoutes, or Gateways with all that is behind them."""
 
     target_refs: tuple[TargetRef, ...]
 
@@ -38,44 +38,58 @@ class MaintenancePolicy(Resource, frozen=True, kw_only=True):
 class Closed(msgspec.Struct, frozen=True):
     """What became of one policy."""
 
-    routes: tuple[RouteKey, ...]
+    targets: tuple[ObjectRef, ...]
     findings: tuple[Finding, ...] = ()
 
 
-def _routes(_key: Key, row: Closed) -> Iterable[Hashable]:
-    return row.routes
+def _targets(_key: Key, row: Closed) -> Iterable[Hashable]:
+    return row.targets
 
 
 POLICIES: Table[Key, MaintenancePolicy] = Table("maintenancepolicies")
-CLOSED: Table[Key, Closed] = Table("closed", indexes={"route": _routes})
+CLOSED: Table[Key, Closed] = Table("closed", indexes={"target": _targets})
 
 
 def resolve(view: View, key: Key, policy: MaintenancePolicy) -> Iterable[tuple[Key, Closed]]:
-    """Return the routes that a policy closes, and a finding for each target that is none of ours."""
-    routes, findings = [], []
+    """Return what a policy closes, and a finding for each target that is none of ours."""
+    targets, findings = [], []
     for index, ref in enumerate(policy.spec.target_refs):
-        route = RouteKey(ref.kind, key.namespace, ref.name)
-        if view.by(PARENTS, "route", route):
-            routes.append(route)
+        target = ObjectRef(ref.kind, key.namespace, ref.name)
+        if view.get(OUR_GATEWAYS, target.key) if ref.kind == "Gateway" else view.by(PARENTS, "route", target):
+            targets.append(target)
         else:
             about, where = ObjectRef("MaintenancePolicy", *key), f"spec.targetRefs[{index}]"
-            findings.append(Finding(code="MG4005", object=about, field=where, message=f"no route {ref.name} of ours"))
-    yield key, Closed(tuple(routes), tuple(findings))
+            findings.append(Finding(code="MG4005", object=about, field=where, message=f"no {target} of ours"))
+    yield key, Closed(tuple(targets), tuple(findings))
 
 
 def configure(scope: RouteScope) -> HttpRbacPerRoute | None:
     """Deny every request of a closed route."""
-    if not scope.view.by(CLOSED, "route", scope.route):
+    return _denial(scope.view, ObjectRef(*scope.route))
+
+
+def configure_all(view: View, config: RouteConfigKey) -> HttpRbacPerRoute | None:
+    """Deny every request to a closed Gateway."""
+    return _denial(view, ObjectRef("Gateway", *config.gateway))
+
+
+def _denial(view: View, target: ObjectRef) -> HttpRbacPerRoute | None:
+    if not view.by(CLOSED, "target", target):
         return None
     return HttpRbacPerRoute(rbac=HttpRbac(rules=RbacRules(action=RbacRules.ALLOW)))
 
 
 MAINTENANCE = Feature(
     name="maintenance",
-    stage=Stage.AUTHORIZATION,
-    filter_name="example.maintenance",
-    inert=HttpRbac,
-    configure=configure,
+    filters=(
+        RouteFilter(
+            slot=Slot.AUTHORIZATION,
+            name="example.maintenance",
+            inert=HttpRbac,
+            configure=configure,
+            configure_all=configure_all,
+        ),
+    ),
     kinds=(
         Kind(
             name="MaintenancePolicy",
@@ -88,5 +102,6 @@ MAINTENANCE = Feature(
     ),
     facts={"MaintenancePolicy": POLICIES},
     steps=(Derived(CLOSED, source=POLICIES, fn=resolve),),
+    resolved=(CLOSED,),
     findings=(CLOSED,),
 )

@@ -9,8 +9,9 @@ import pytest
 
 from meshgw import features
 from meshgw.api.meta import Key, ObjectRef
+from meshgw.diagnose.render import render_resolved
 from meshgw.emit.resource import LISTENER, ROUTE_CONFIGURATION
-from meshgw.emit.tables import RESOURCES
+from meshgw.emit.tables import CONFIG_FILTERS, FRAGMENTS, RESOURCES
 from meshgw.engine import Delta, Graph
 from meshgw.ir.keys import ResourceKey
 from meshgw.pipeline import build_graph
@@ -96,6 +97,46 @@ def test_a_policy_that_comes_and_goes_changes_routes_and_no_listener() -> None:
     assert closed(graph) == {"shop.example"}
     assert changed(graph.commit({POLICIES: {policy[0]: None}})) == {ROUTE_CONFIGURATION}
     assert closed(graph) == set()
+
+
+def shut(graph: Graph) -> bool:
+    """Whether the policy configures the RouteConfiguration as a whole."""
+    resource = graph.get(RESOURCES, ResourceKey(WEB, ROUTE_CONFIGURATION, "http/80"))
+    assert resource is not None
+    built = RouteConfiguration.FromString(resource.body)
+    assert set(built.typed_per_filter_config) <= {"example.maintenance"}
+    return bool(built.typed_per_filter_config)
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_policy_for_a_gateway_holds_for_its_whole_route_configuration_and_compiles_no_route_again() -> None:
+    graph = start(GATEWAY + ROUTES)
+    assert not shut(graph)
+    batch, _problems = read_text(POLICY.replace("kind: HTTPRoute, name: nowhere", "kind: Gateway, name: web"))
+    (policy,) = batch[POLICIES].items()
+    delta = graph.commit({POLICIES: dict([policy])})
+    assert changed(delta) == {ROUTE_CONFIGURATION}
+    assert delta.recomputed[CONFIG_FILTERS.name] == 1
+    assert delta.recomputed[FRAGMENTS.name] == 1  # of the route that the policy targets too
+    assert shut(graph)
+    assert closed(graph) == {"shop.example"}
+    graph.commit({POLICIES: {policy[0]: None}})
+    assert not shut(graph)
+
+
+@pytest.mark.usefixtures("listed")
+def test_another_route_does_not_ask_again_what_holds_for_all() -> None:
+    graph = start(GATEWAY + ROUTES + POLICY)
+    batch, _problems = read_text(ROUTE.replace("NAME", "news"))
+    delta = graph.commit({t.HTTP_ROUTES: batch[t.HTTP_ROUTES]})
+    assert changed(delta) == {ROUTE_CONFIGURATION}
+    assert CONFIG_FILTERS.name not in delta.recomputed
+
+
+@pytest.mark.usefixtures("listed")
+def test_resolved_tables_are_rendered() -> None:
+    graph = start(GATEWAY + ROUTES + POLICY)
+    assert render_resolved(graph)["closed"] == {"default/night": {"targets": ["HTTPRoute/default/shop"]}}
 
 
 @pytest.mark.usefixtures("listed")
