@@ -103,7 +103,7 @@ class Instance(Folder):
         """Wait until no finding of this code is shown."""
         await self.board.wait(lambda picture: all(f["code"] != code for f in picture.findings), within=within)
 
-    async def live(self, *, within: float = 15.0) -> None:
+    async def live(self, *, within: float = 40.0) -> None:
         """Wait until every Gateway's Envoy has its configuration."""
         async with asyncio.timeout(within):
             await self.app.live.wait()
@@ -189,7 +189,7 @@ class Command(Folder):
         loop = asyncio.get_running_loop()
         self._readers = [loop.create_task(self._read_lines()), loop.create_task(self._read_errors())]
 
-    async def live(self, *, within: float = 20.0) -> None:
+    async def live(self, *, within: float = 40.0) -> None:
         """Wait until it shows every Envoy live."""
         await self.wait(
             lambda line: bool(line["gateways"]) and all(g["proxy"] == "live" for g in line["gateways"]), within=within
@@ -206,7 +206,7 @@ class Command(Folder):
             raise AssertionError(f"not within {within} s; last: {self.lines[-1:]}; {self.errors[-3000:]}") from None
         return self.lines[-1]
 
-    async def serving(self, *, within: float = 15.0, **options: Any) -> None:
+    async def serving(self, *, within: float = 40.0, **options: Any) -> None:
         """Wait until a request to it is answered with 200."""
 
         async def answered() -> bool:
@@ -216,14 +216,14 @@ class Command(Folder):
 
         await eventually(answered, within=within)
 
-    async def end(self, number: signal.Signals = signal.SIGTERM, *, within: float = 20.0) -> int:
+    async def end(self, number: signal.Signals = signal.SIGTERM, *, within: float = 40.0) -> int:
         """Signal it, wait until it is gone, and return its exit status."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
         return await self.ended(within=within)
 
-    async def ended(self, *, within: float = 20.0) -> int:
+    async def ended(self, *, within: float = 40.0) -> int:
         """Wait until it ends by itself and return its exit status."""
         assert self.process is not None
         async with asyncio.timeout(within):
