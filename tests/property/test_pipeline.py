@@ -6,8 +6,9 @@ of edits that crosses every feature with every other.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -42,13 +43,20 @@ slow = settings(
 
 
 @cache
+def cases() -> tuple[tuple[Fact, ...], ...]:
+    """The objects of every golden case."""
+    facts = [read_case((path / "in.yaml").read_text()).facts for path in CASES]
+    return tuple(
+        tuple((table, key, row) for table, rows in batch.items() for key, row in rows.items()) for batch in facts
+    )
+
+
+@cache
 def pool() -> tuple[Fact, ...]:
     """All distinct objects of the golden cases."""
-    found: dict[bytes, Fact] = {}
-    for path in CASES:
-        for table, rows in read_case((path / "in.yaml").read_text()).facts.items():
-            for key, row in rows.items():
-                found.setdefault(msgspec.json.encode((table.name, key, row)), (table, key, row))
+    found = {
+        msgspec.json.encode((table.name, key, row)): (table, key, row) for case in cases() for table, key, row in case
+    }
     return tuple(found.values())
 
 
@@ -57,10 +65,14 @@ def of_tables(*tables: Table[Any, Any]) -> tuple[Fact, ...]:
     return tuple(fact for fact in pool() if fact[0] in tables)
 
 
+def one_of(items: Callable[[], Sequence[Any]]) -> st.SearchStrategy[Any]:
+    """One of many items, drawn by number: hypothesis would spend its time on describing them."""
+    return st.integers(0, 2**16).map(lambda number: items()[number % len(items())])
+
+
 def objects(*tables: Table[Any, Any]) -> st.SearchStrategy[Fact]:
-    """Random objects, every kind as often as every other."""
-    kinds = st.sampled_from(tables or tuple(FACTS.values())).filter(lambda table: bool(of_tables(table)))
-    return kinds.flatmap(lambda table: st.sampled_from(of_tables(table)))
+    """Random objects of these kinds, by default of all."""
+    return one_of(lambda: of_tables(*tables) if tables else pool())
 
 
 def edits(source: Callable[[], st.SearchStrategy[Fact]] = objects) -> st.SearchStrategy[Fact]:
@@ -70,8 +82,10 @@ def edits(source: Callable[[], st.SearchStrategy[Fact]] = objects) -> st.SearchS
     return st.one_of(kept, kept, kept, gone)
 
 
-def worlds(size: int) -> st.SearchStrategy[list[Fact]]:
-    return st.lists(objects(), min_size=size // 2, max_size=size)
+def worlds() -> st.SearchStrategy[list[Fact]]:
+    """A few cases in one, and some more objects."""
+    several = st.lists(one_of(cases), min_size=1, max_size=5)
+    return st.builds(lambda parts, more: [*itertools.chain(*parts), *more], several, st.lists(objects(), max_size=8))
 
 
 @st.composite
@@ -107,7 +121,7 @@ def build(around: Facts, facts: Sequence[Fact], *, incremental: bool = True) -> 
 
 
 @slow
-@given(circumstances(), worlds(25), st.lists(st.lists(edits(), min_size=1, max_size=4), max_size=6))
+@given(circumstances(), worlds(), st.lists(st.lists(edits(), min_size=1, max_size=4), max_size=6))
 def test_edits_end_where_a_fresh_start_does(around: Facts, world: list[Fact], batches: list[list[Fact]]) -> None:
     graph, anew = build(around, world), build(around, world, incremental=False)
     for batch in batches:
@@ -118,7 +132,7 @@ def test_edits_end_where_a_fresh_start_does(around: Facts, world: list[Fact], ba
 
 
 @slow
-@given(circumstances(), worlds(30), st.randoms(use_true_random=False))
+@given(circumstances(), worlds(), st.randoms(use_true_random=False))
 def test_the_order_of_objects_changes_nothing(around: Facts, world: list[Fact], order: random.Random) -> None:
     batch = gather(world)
     single = [(table, key, row) for table, rows in batch.items() for key, row in rows.items()]
@@ -130,29 +144,30 @@ def test_the_order_of_objects_changes_nothing(around: Facts, world: list[Fact], 
     assert state(graph) == state(build(around, world))
 
 
-def _local(namespace: str) -> Iterator[Fact]:
-    """Objects of one namespace that speak of no other; Pods are left out, as addresses are everybody's."""
-    for table, key, row in pool():
+def move(facts: Iterable[Fact], namespace: str) -> list[Fact]:
+    """The objects that speak of no other namespace, in this one; without Pods, as addresses are everybody's."""
+    moved: list[Fact] = []
+    for table, key, row in facts:
         plain = b'"namespace"' not in msgspec.json.encode(getattr(row, "spec", None))
         if table not in CLUSTER_SCOPED and table is not t.PODS and plain and key.namespace == "default":
             metadata = msgspec.structs.replace(row.metadata, namespace=namespace)
-            yield table, Key(namespace, key.name), msgspec.structs.replace(row, metadata=metadata)
+            moved.append((table, Key(namespace, key.name), msgspec.structs.replace(row, metadata=metadata)))
+    return moved
 
 
 @cache
+def moved(namespace: str) -> Sequence[Fact]:
+    return move(pool(), namespace)
+
+
 def local(namespace: str) -> st.SearchStrategy[Fact]:
-    by_table: dict[Table[Any, Any], list[Fact]] = {}
-    for fact in _local(namespace):
-        by_table.setdefault(fact[0], []).append(fact)
-    return st.sampled_from(list(by_table.values())).flatmap(st.sampled_from)
+    return one_of(lambda: moved(namespace))
 
 
 @slow
 @given(st.data(), circumstances())
 def test_an_edit_changes_no_byte_of_another_namespaces_gateways(data: st.DataObject, around: Facts) -> None:
-    here = data.draw(st.lists(local("here"), min_size=10, max_size=25))
-    there = data.draw(st.lists(local("there"), min_size=10, max_size=25))
-    graph = build(around, [*here, *there])
+    graph = build(around, [*move(data.draw(worlds()), "here"), *move(data.draw(worlds()), "there")])
     for fact in data.draw(st.lists(edits(lambda: local("there")), min_size=1, max_size=8)):
         delta = commit(graph, gather([fact]))
         assert {key.gateway.namespace for key in delta.changed(out.RESOURCES)} <= {"there"}
@@ -170,7 +185,7 @@ def _one_host(fact: Fact) -> Fact:
 
 
 @slow
-@given(st.data(), circumstances(), worlds(30), st.lists(objects(t.REFERENCE_GRANTS), min_size=1, max_size=5))
+@given(st.data(), circumstances(), worlds(), st.lists(objects(t.REFERENCE_GRANTS), min_size=1, max_size=5))
 def test_a_grant_that_goes_opens_nothing(
     data: st.DataObject, around: Facts, world: list[Fact], grants: list[Fact]
 ) -> None:
@@ -189,7 +204,7 @@ def _reached(graph: Graph) -> set[Any]:
 
 
 @slow
-@given(st.data(), circumstances(), worlds(25), objects())
+@given(st.data(), circumstances(), worlds(), objects())
 def test_a_field_that_is_left_out_costs_its_own_object_only(
     data: st.DataObject, around: Facts, world: list[Fact], fact: Fact
 ) -> None:
