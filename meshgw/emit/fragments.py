@@ -114,7 +114,8 @@ def _common(view: View, config: RouteConfigKey) -> bytes:
 
     Two tables, so that a feature that fails holds no authorization up.
     """
-    return (view.get(GUARDS, config) or b"") + (view.get(CONFIG_FILTERS, config) or b"")
+    parts = (view.get(GUARDS, config), view.get(CONFIG_FILTERS, config))
+    return b"".join(part for part in parts if part is not None)
 
 
 @cache

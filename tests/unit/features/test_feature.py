@@ -45,6 +45,19 @@ kind: MaintenancePolicy
 metadata: {name: night}
 spec: {targetRefs: [{kind: HTTPRoute, name: shop}, {kind: HTTPRoute, name: nowhere}]}
 """
+WAYPOINT = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web}
+spec:
+  gatewayClassName: meshgw-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, labels: {istio.io/use-waypoint: web}}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}
+"""
 ROUTES = ROUTE.replace("NAME", "shop") + ROUTE.replace("NAME", "blog")
 WEB = Key("default", "web")
 
@@ -99,13 +112,11 @@ def test_a_policy_that_comes_and_goes_changes_routes_and_no_listener() -> None:
     assert closed(graph) == set()
 
 
-def shut(graph: Graph) -> bool:
+def shut(graph: Graph, config: str = "http/80") -> bool:
     """Whether the policy configures the RouteConfiguration as a whole."""
-    resource = graph.get(RESOURCES, ResourceKey(WEB, ROUTE_CONFIGURATION, "http/80"))
+    resource = graph.get(RESOURCES, ResourceKey(WEB, ROUTE_CONFIGURATION, config))
     assert resource is not None
-    built = RouteConfiguration.FromString(resource.body)
-    assert set(built.typed_per_filter_config) <= {"example.maintenance"}
-    return bool(built.typed_per_filter_config)
+    return "example.maintenance" in RouteConfiguration.FromString(resource.body).typed_per_filter_config
 
 
 @pytest.mark.usefixtures("listed")
@@ -122,6 +133,12 @@ def test_a_policy_for_a_gateway_holds_for_its_whole_route_configuration_and_comp
     assert closed(graph) == {"shop.example"}
     graph.commit({POLICIES: {policy[0]: None}})
     assert not shut(graph)
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_policy_for_a_waypoint_holds_where_no_route_is_too() -> None:
+    graph = start(WAYPOINT + POLICY.replace("kind: HTTPRoute, name: nowhere", "kind: Gateway, name: web"))
+    assert shut(graph, "service/default/echo/80")
 
 
 @pytest.mark.usefixtures("listed")

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from meshgw.api.gateway import ParentReference
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import Graph
 from meshgw.ir.gateway import Binding, Settings
 from meshgw.ir.status import document
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
-from meshgw.resolve.status import FEATURES
+from meshgw.resolve.conditions import holds
+from meshgw.resolve.status import FEATURES, policy_status
 from meshgw.standalone.facts import read_text
 
 GATEWAY = """
@@ -124,3 +126,13 @@ def test_a_class_lists_its_features_in_order() -> None:
     found = status(build(gateway(HTTP)), "GatewayClass", "meshgw", "")
     assert list(found["supportedFeatures"]) == sorted(FEATURES)
     assert len(found["supportedFeatures"]) <= 64
+
+
+def test_a_policy_names_us_for_each_of_its_first_sixteen_ancestors() -> None:
+    ancestors = [(ParentReference(name=f"gw{number}"), (holds("Accepted", 1),)) for number in range(20)]
+    graph = build_graph()
+    built = document(policy_status(graph, ancestors))["ancestors"]
+    assert [entry["ancestorRef"]["name"] for entry in built] == [f"gw{number}" for number in range(16)]
+    assert {entry["controllerName"] for entry in built} == {Settings().controller_name}
+    graph.commit({t.SETTINGS: {t.SINGLE: Settings(controller_name="example.dev/own")}})
+    assert document(policy_status(graph, ancestors[:1]))["ancestors"][0]["controllerName"] == "example.dev/own"
