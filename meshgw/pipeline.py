@@ -12,7 +12,7 @@ from meshgw import features
 from meshgw.api.registry import REGISTRY, Registry
 from meshgw.emit import tables as out
 from meshgw.emit.cluster import emit_cluster
-from meshgw.emit.connect import emit_connect_hosts
+from meshgw.emit.connect import close_tunnels, emit_connect_hosts
 from meshgw.emit.endpoint import emit_endpoints
 from meshgw.emit.filters import emit_config_filters
 from meshgw.emit.fragments import (
@@ -24,8 +24,9 @@ from meshgw.emit.fragments import (
     join_shard,
     place_fragments,
 )
+from meshgw.emit.guards import deny_guards, deny_tunnels, emit_guards, emit_tunnel_guard, group_guards
 from meshgw.emit.hbone import emit_originate, group_originate
-from meshgw.emit.internal import emit_guards, emit_inbound
+from meshgw.emit.internal import emit_inbound
 from meshgw.emit.listener import emit_port, group_ports
 from meshgw.emit.route import emit_fragments, group_claims
 from meshgw.emit.secret import emit_secret, group_secret_uses, use_secrets
@@ -42,10 +43,10 @@ from meshgw.resolve.endpoints import resolve_endpoints
 from meshgw.resolve.findings import gather_findings
 from meshgw.resolve.gateways import profile_gateway, resolve_gateway
 from meshgw.resolve.hostnames import claim_hosts, name_route_configs
-from meshgw.resolve.l4 import bind_l4, l4_listener
+from meshgw.resolve.l4 import bind_l4, close_l4, l4_listener
 from meshgw.resolve.listeners import resolve_listeners
 from meshgw.resolve.listenersets import resolve_listener_sets
-from meshgw.resolve.mesh import bind_service, bind_workload, enrol, resolve_workload
+from meshgw.resolve.mesh import bind_service, bind_workload, enrol, resolve_admission, resolve_workload
 from meshgw.resolve.routes import compile_route
 from meshgw.resolve.status import assemble_route_status, assemble_status
 
@@ -86,13 +87,14 @@ RESOLVE: tuple[Step, ...] = (
     Derived(t.LISTENER_SET_RESULTS, source=t.LISTENER_SETS, fn=resolve_listener_sets),
     # What is behind waypoints, and who may call it
     Derived(t.WORKLOADS, source=t.PODS, fn=resolve_workload),
+    Derived(t.ADMISSIONS, source=t.GATEWAY_PROFILES, fn=resolve_admission),
     Union(t.ENROLMENTS, sources=(t.SERVICES, t.PODS), fn=enrol),
     Derived(t.WAYPOINT_SERVICES, source=t.ENROLMENTS, fn=bind_service),
     Derived(t.WAYPOINT_WORKLOADS, source=t.ENROLMENTS, fn=bind_workload),
     Derived(t.POLICIES, source=t.AUTHORIZATION_POLICIES, fn=resolve_policy, on_fault=deny_policy),
     Union(
         t.AUTHORIZATIONS,
-        sources=(t.WAYPOINT_SERVICES, t.OUR_GATEWAYS),
+        sources=(t.WAYPOINT_SERVICES, t.GATEWAY_PROFILES),
         fn=gather_authorization,
         on_fault=deny_authorization,
     ),
@@ -108,7 +110,7 @@ RESOLVE: tuple[Step, ...] = (
     Union(t.ROUTES, sources=ROUTE_KINDS, fn=compile_route),
     Union(t.CONFIG_LISTENERS, sources=(t.LISTENERS, t.WAYPOINT_SERVICES), fn=name_route_configs),
     Union(t.HOSTS, sources=(t.ATTACHMENTS, t.LISTENERS, t.WAYPOINT_SERVICES), fn=claim_hosts),
-    Group(t.L4_BINDINGS, source=t.ATTACHMENTS, by=l4_listener, fn=bind_l4),
+    Group(t.L4_BINDINGS, source=t.ATTACHMENTS, by=l4_listener, fn=bind_l4, on_fault=close_l4),
     # Backends that something names
     Union(t.CLUSTER_USES, sources=(t.HOSTS, t.L4_BINDINGS, t.WAYPOINT_SERVICES), fn=use_clusters),
     Group(t.CLUSTERS, source=t.CLUSTER_USES, by=lambda key, _row: (key[0],), fn=resolve_cluster),
@@ -136,13 +138,19 @@ EMIT: tuple[Step, ...] = (
     Group(out.FRAGMENTS, source=t.HOSTS, by=group_claims, fn=emit_fragments),
     Derived(out.PLACED, source=t.HOSTS, fn=place_fragments),
     Group(out.VIRTUAL_HOSTS, source=out.PLACED, by=group_hosts, fn=build_virtual_host),
-    Derived(out.GUARDS, source=t.WAYPOINT_SERVICES, fn=emit_guards),
+    Group(out.GUARDS, source=t.CONFIG_LISTENERS, by=group_guards, fn=emit_guards, on_fault=deny_guards),
+    Derived(out.TUNNEL_GUARDS, source=t.GATEWAY_PROFILES, fn=emit_tunnel_guard, on_fault=deny_tunnels),
     Group(out.CONFIG_FILTERS, source=t.CONFIG_LISTENERS, by=lambda key, _row: (key[0],), fn=emit_config_filters),
     Group(out.SHARDS, source=out.VIRTUAL_HOSTS, by=group_shards, fn=join_shard),
     Group(out.ROUTE_CONFIGS, source=out.SHARDS, by=group_route_config, fn=build_route_config),
     Group(out.LISTENER_RESOURCES, source=t.LISTENERS, by=group_ports, fn=emit_port),
     Union(out.INBOUND, sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS), fn=emit_inbound),
-    Union(out.CONNECT_HOSTS, sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS), fn=emit_connect_hosts),
+    Union(
+        out.CONNECT_HOSTS,
+        sources=(t.WAYPOINT_SERVICES, t.WAYPOINT_WORKLOADS),
+        fn=emit_connect_hosts,
+        on_fault=close_tunnels,
+    ),
     Derived(out.WAYPOINT_RESOURCES, source=t.OUR_GATEWAYS, fn=emit_waypoint),
     Derived(out.CLUSTER_RESOURCES, source=t.CLUSTERS, fn=emit_cluster),
     Derived(out.ENDPOINT_RESOURCES, source=t.ENDPOINTS, fn=emit_endpoints),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from meshgw.emit.action import NO_CLUSTER
 from meshgw.emit.hcm import access_log, connection_manager
+from meshgw.emit.rbac import authorization_filters
 from meshgw.emit.tls import ALPN_HTTP, downstream_tls
 from meshgw.ir.gateway import Listener, Protocol, TlsMode
 from meshgw.ir.keys import ListenerKey
@@ -53,10 +54,15 @@ def tcp_proxy(backends: Iterable[Backend], *, stat_prefix: str) -> Filter:
     return Filter(name="envoy.filters.network.tcp_proxy", typed_config=any_of(proxy))
 
 
+def _edge(config: str, stat_prefix: str) -> Filter:
+    """HTTP for clients that nobody knows: open, unless a policy of the Gateway closes its routes."""
+    return connection_manager(config, stat_prefix=stat_prefix, authorization=authorization_filters(closed=False))
+
+
 def _plain_chain(listener: Listener, binding: L4Binding | None, stat_prefix: str) -> FilterChain:
     if listener.protocol is Protocol.HTTP:
         config = route_config(listener).name
-        return FilterChain(name=config, filters=[connection_manager(config, stat_prefix=stat_prefix)])
+        return FilterChain(name=config, filters=[_edge(config, stat_prefix)])
     backends = binding.chains[0].backends if binding is not None and binding.chains else ()
     return FilterChain(name=_name(listener), filters=[tcp_proxy(backends, stat_prefix=stat_prefix)])
 
@@ -72,7 +78,7 @@ def _tls_chains(
         config = route_config(listener).name
         chain = FilterChain(
             name=config,
-            filters=[connection_manager(config, stat_prefix=stat_prefix)],
+            filters=[_edge(config, stat_prefix)],
             transport_socket=downstream_tls(tls, alpn=ALPN_HTTP),
         )
         yield chain, (listener.hostname,)

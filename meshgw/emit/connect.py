@@ -16,12 +16,13 @@ from typing import Any, Final
 from meshgw.api.meta import Key
 from meshgw.emit.action import answer
 from meshgw.emit.filters import http_filter
+from meshgw.emit.guards import place
 from meshgw.emit.hbone import mesh_context, trusted_identities
 from meshgw.emit.hcm import MAX_STREAMS, access_log
 from meshgw.emit.listener import BUFFER_LIMIT, address
-from meshgw.emit.rbac import Place, authorization_filters, guards, peer_filter
+from meshgw.emit.rbac import authorization_filters, guards, peer_filter
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource, content_version
-from meshgw.emit.tables import CONNECT_HOSTS, VirtualHost
+from meshgw.emit.tables import CONNECT_HOSTS, TUNNEL_GUARDS, VirtualHost
 from meshgw.emit.tls import transport_socket
 from meshgw.engine import View
 from meshgw.ir.gateway import Binding, Settings
@@ -61,9 +62,7 @@ from meshgw.protos import (
     field,
 )
 from meshgw.protos import VirtualHost as VirtualHostMessage
-from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.mesh import owned_addresses
-from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import AUTHORIZATIONS
 
 ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
@@ -73,11 +72,6 @@ OWN_PORT: Final = r".*:[1-9][0-9]{0,4}"
 """An authority whose port has its canonical form."""
 
 _VIRTUAL_HOSTS: Final = 2  # field number of `virtual_hosts` in RouteConfiguration
-
-
-def place(view: View, *, http: bool, port: int) -> Place:
-    """Where policies of this mesh are enforced."""
-    return Place(http, port, read_settings(view).trust_domains)
 
 
 def authority(host: str, port: int | str) -> str:
@@ -102,6 +96,11 @@ def emit_connect_hosts(
         kind, hosts = "Pod", [_of_workload(row, addresses)]
     body = b"".join(field(_VIRTUAL_HOSTS, encode(host)) for host in hosts)
     yield (gateway, kind, name), VirtualHost(body, hashlib.blake2b(body, digest_size=16).digest())
+
+
+def close_tunnels(_table: Any, _key: Any, _row: Any, _error: Exception) -> Iterable[Any]:
+    """Open no tunnel to what could not be computed by a bug of ours: its authorization may have changed."""
+    return ()
 
 
 def _of_service(view: View, row: WaypointService, addresses: Sequence[str]) -> Iterator[VirtualHostMessage]:
@@ -156,11 +155,9 @@ def _absent() -> Route:
 def connect_routes(view: View, gateway: Key) -> Resource:
     """The joined RouteConfiguration. Its own authorization is that of workloads: the waypoint's own policies."""
     head = RouteConfiguration(name=LISTENER_CONNECT_TERMINATE)
-    workloads = guards(view.get(AUTHORIZATIONS, (gateway, WORKLOADS_OF)), place(view, http=False, port=0))
-    for name, config in workloads.items():
-        head.typed_per_filter_config[name].CopyFrom(config)
     head.virtual_hosts.add(name="*", domains=["*"], routes=[_absent()])
-    start = encode(head)
+    guard = view.get(TUNNEL_GUARDS, gateway) or b""
+    start = encode(head) + guard
     hosts = [host for _key, host in view.by(CONNECT_HOSTS, "gateway", gateway)]
     body = b"".join((start, *[host.body for host in hosts]))
     version = content_version(start, b"".join([host.digest for host in hosts]))

@@ -14,16 +14,15 @@ from typing import Any, Final
 
 from meshgw.api.meta import Key
 from meshgw.emit.cluster import CONNECT_TIMEOUT, tunnel_socket
-from meshgw.emit.connect import ORIGINAL_DST, STRINGS, place, state
+from meshgw.emit.connect import ORIGINAL_DST, STRINGS, state
 from meshgw.emit.hbone import STATE_IDENTITY
 from meshgw.emit.hcm import access_log, connection_manager
 from meshgw.emit.listener import listener_filter
-from meshgw.emit.rbac import authorization_filters, guards
+from meshgw.emit.rbac import authorization_filters
 from meshgw.emit.resource import LISTENER, Resource, content_version
 from meshgw.emit.tables import INBOUND, Inbound
 from meshgw.emit.tls import transport_socket
 from meshgw.engine import View
-from meshgw.ir.keys import RouteConfigKey
 from meshgw.ir.mesh import AppProtocol, WaypointPort, WaypointService, WaypointWorkload
 from meshgw.names import LISTENER_CONNECT_ORIGINATE, LISTENER_MAIN_INTERNAL, STATE_PEER_PRINCIPAL
 from meshgw.protos import (
@@ -44,7 +43,6 @@ from meshgw.protos import (
     NetworkSetFilterState,
     OriginalDst,
     RawBuffer,
-    RouteConfiguration,
     StringValue,
     TcpProxy,
     XdsExtension,
@@ -55,7 +53,6 @@ from meshgw.protos import (
 )
 from meshgw.resolve.hostnames import service_route_config
 from meshgw.resolve.mesh import owned_addresses, service_target
-from meshgw.resolve.tables import AUTHORIZATIONS
 
 CLUSTER_TUNNEL: Final = "workload/tunnel"
 """To the workload that a tunnel was opened to, by HBONE."""
@@ -72,18 +69,6 @@ _INPUT: Final = 1  # MatcherTree.input
 _CUSTOM_MATCH: Final = 4  # MatcherTree.custom_match
 _NAME, _TYPED_CONFIG = 1, 2  # of TypedExtensionConfig
 _TYPE_URL, _VALUE = 1, 2  # of Any
-
-
-def emit_guards(view: View, key: tuple[Key, Key], row: WaypointService) -> Iterable[tuple[RouteConfigKey, bytes]]:
-    """Build the authorization of every HTTP port of a service, as part of the port's RouteConfiguration."""
-    gateway, service = key
-    authorization = view.get(AUTHORIZATIONS, key)
-    for port in row.ports:
-        if port.protocol is AppProtocol.HTTP:
-            built = RouteConfiguration()
-            for name, config in guards(authorization, place(view, http=True, port=port.port)).items():
-                built.typed_per_filter_config[name].CopyFrom(config)
-            yield service_route_config(gateway, service, port.port), encode(built)
 
 
 # --- Parts of the listener -----------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """Authorization policies as Envoy's RBAC rules: DENY decides first, then ALLOW.
 
 Rules live in route configurations, never in listeners: a new policy holds for the next request of every connection that
-is already open. The filters themselves deny everything, so what no route configuration has opened stays shut.
+is already open. In waypoints the filters themselves deny everything, so what no route configuration has opened stays
+shut. In other Gateways they do nothing by themselves, as those serve everybody unless a policy says otherwise; nobody
+has an identity there, so a condition on one cannot be met: an ALLOW rule that has some is dropped, a DENY rule denies
+without asking.
 
 Where a policy is wider than its words it is so in the direction of refusal: a host that is denied is denied with a port
 behind it too. No header is matched by a regular expression: those fail on bytes that are not UTF-8, and a condition
@@ -54,17 +57,21 @@ _ACTIONS: Final = {Action.ALLOW: RbacRules.ALLOW, Action.DENY: RbacRules.DENY}
 
 
 class Place(NamedTuple):
-    """Where policies are enforced: on requests or on connections, at one port or (0) at that of the authority."""
+    """Where policies are enforced: on requests or on connections, at one port or (0) at that of the authority.
+
+    Whether peers are `identified`: only mutual TLS of the mesh tells who they are.
+    """
 
     http: bool
     port: int
     trust_domains: tuple[str, ...]
+    identified: bool = True
 
 
-def authorization_filters() -> list[HttpFilter]:
-    """The two filters, DENY before ALLOW; each denies everything until a route configuration says otherwise."""
-    closed = HttpRbac(rules=RbacRules(action=RbacRules.ALLOW))
-    return [http_filter(DENY_FILTER, closed), http_filter(ALLOW_FILTER, closed)]
+def authorization_filters(*, closed: bool = True) -> list[HttpFilter]:
+    """The two filters, DENY before ALLOW; until a route configuration says otherwise each denies all, or else none."""
+    config = HttpRbac(rules=deny_all() if closed else None)
+    return [http_filter(DENY_FILTER, config), http_filter(ALLOW_FILTER, config)]
 
 
 def peer_filter(trust_domains: Iterable[str]) -> HttpFilter:
@@ -81,12 +88,17 @@ def peer_filter(trust_domains: Iterable[str]) -> HttpFilter:
 def guards(authorization: Authorization | None, place: Place) -> dict[str, AnyMessage]:
     """The `typed_per_filter_config` that enforces policies at a place; without a row everything is denied."""
     if authorization is None:
-        return {DENY_FILTER: _enforced(deny_all()), ALLOW_FILTER: _enforced(None)}
+        return shut()
     policies = authorization.policies
     return {
         DENY_FILTER: _enforced(build_rules(policies, Action.DENY, place)),
         ALLOW_FILTER: _enforced(build_rules(policies, Action.ALLOW, place)),
     }
+
+
+def shut() -> dict[str, AnyMessage]:
+    """The `typed_per_filter_config` that denies everything."""
+    return {DENY_FILTER: _enforced(deny_all()), ALLOW_FILTER: _enforced(None)}
 
 
 def build_rules(policies: Sequence[AuthorizationPolicy], action: Action, place: Place) -> RbacRules | None:
@@ -115,10 +127,10 @@ def build_policy(rule: AuthorizationRule, action: Action, place: Place) -> Polic
     without asking.
     """
     operations: Sequence[Operation] = rule.operations or (Operation(),)
-    if not place.http and action is Action.ALLOW and any(map(_needs_http, operations)):
+    if not place.http and action is Action.ALLOW and any(item.needs_http for item in operations):
         return None
     permissions = [built for item in operations if (built := _operation(item, action, place)) is not None]
-    principals = [built for item in rule.sources or (Source(),) if (built := _source(item, place)) is not None]
+    principals = [built for item in rule.sources or (Source(),) if (built := _source(item, action, place)) is not None]
     if not permissions or not principals:
         return None
     return Policy(permissions=permissions, principals=principals)
@@ -126,19 +138,6 @@ def build_policy(rule: AuthorizationRule, action: Action, place: Place) -> Polic
 
 def _enforced(rules: RbacRules | None) -> AnyMessage:
     return any_of(HttpRbacPerRoute() if rules is None else HttpRbacPerRoute(rbac=HttpRbac(rules=rules)))
-
-
-def _needs_http(operation: Operation) -> bool:
-    return any(
-        (
-            operation.hosts,
-            operation.not_hosts,
-            operation.methods,
-            operation.not_methods,
-            operation.paths,
-            operation.not_paths,
-        )
-    )
 
 
 # --- Operations ----------------------------------------------------------------------------------------------------
@@ -169,8 +168,7 @@ def _operation(operation: Operation, action: Action, place: Place) -> Permission
 
 def _ports(operation: Operation, place: Place) -> Conditions | None:
     if place.port:
-        wanted = not operation.ports or place.port in operation.ports
-        return [] if wanted and place.port not in operation.not_ports else None
+        return [] if operation.covers(place.port) else None
     conditions = []
     if operation.ports:
         conditions.append(_any_permission(map(_port, operation.ports)))
@@ -235,8 +233,10 @@ def _string(value: StringMatch, *, ignore_case: bool = False) -> StringMatcher:
 # --- Sources -------------------------------------------------------------------------------------------------------
 
 
-def _source(source: Source, place: Place) -> Principal | None:
+def _source(source: Source, action: Action, place: Place) -> Principal | None:
     """All conditions of a `from` entry; None if nobody can be it."""
+    if not place.identified and source != Source():
+        return Principal(any=True) if action is Action.DENY else None
     conditions: list[Principal] = []
     for values, unwanted, build in (
         (source.principals, source.not_principals, _principal),

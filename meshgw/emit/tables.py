@@ -70,7 +70,9 @@ SECRET_RESOURCES: Table[ResourceKey, Resource] = Table("secret-resources")
 ORIGINATE_RESOURCES: Table[ResourceKey, Resource] = Table("originate-resources")
 """Of every Gateway that opens HBONE connections: the internal listener that does, and its cluster."""
 GUARDS: Table[RouteConfigKey, bytes] = Table("guards")
-"""Who may call a service port behind a waypoint: fields of its RouteConfiguration in wire form."""
+"""Who may use the routes of a RouteConfiguration: fields of it in wire form."""
+TUNNEL_GUARDS: Table[Key, bytes] = Table("tunnel-guards")
+"""Who may call workloads behind a waypoint: fields of the RouteConfiguration of its tunnels in wire form."""
 CONFIG_FILTERS: Table[RouteConfigKey, bytes] = Table("config-filters")
 """What features do for every route of a RouteConfiguration: fields of it in wire form."""
 INBOUND: Table[tuple[Key, str, Key], Inbound] = Table("inbound", indexes={"gateway": lambda key, _row: (key[0],)})

@@ -244,6 +244,20 @@ _ROWS = (
         "Envoy cannot do this part of the rule; the rest is served.",
         "Remove the field.",
     ),
+    Code(
+        "MG4007",
+        _E,
+        "Identity not known",
+        "Nobody has an identity at ingress and egress Gateways: rules that ask for one allow nobody or deny everybody.",
+        "Drop `from` from the rule, or target a waypoint or a Service behind one.",
+    ),
+    Code(
+        "MG4008",
+        _W,
+        "Policy only observes",
+        "Dry runs and action AUDIT never change a decision, and nothing is recorded of them.",
+        "Use action ALLOW or DENY without istio.io/dry-run to enforce it.",
+    ),
     # MG5xxx mesh enrolment
     Code(
         "MG5001",
@@ -300,7 +314,14 @@ _ROWS = (
         _E,
         "Proxy not running",
         "The Gateway's Envoy does not start.",
-        "Read the message; free the port or give another address.",
+        "Read the message and the Envoy's log.",
+    ),
+    Code(
+        "MG6003",
+        _E,
+        "Address in use",
+        "Another process has an address of the Gateway: the listener is held back until it is free.",
+        "End the other process, or give the listener another port.",
     ),
     # MG9xxx input and installation
     Code(

@@ -103,6 +103,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     paths: tuple[StringMatch, ...] = ()
     not_paths: tuple[StringMatch, ...] = ()
 
+    @property
+    def needs_http(self) -> bool:
+        """Whether it asks for what connections do not have."""
+        return any((self.hosts, self.not_hosts, self.methods, self.not_methods, self.paths, self.not_paths))
+
+    def covers(self, port: int) -> bool:
+        """Whether it is about a port."""
+        return (not self.ports or port in self.ports) and port not in self.not_ports
+
 
 class AuthorizationRule(msgspec.Struct, frozen=True, kw_only=True):
     """Some source and some operation; an empty tuple means any."""
@@ -133,6 +142,28 @@ class AuthorizationPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
-    """All policies of one service behind one waypoint, gateway-wide ones included, sorted by namespace and name."""
+    """All policies in force at one place, gateway-wide ones included, sorted by namespace and name.
+
+    The place is a Service behind a waypoint, traffic to workloads behind one, or a Gateway of another role.
+    """
 
     policies: tuple[AuthorizationPolicy, ...] = ()
+
+    def admits_strangers(self, port: int) -> bool:
+        """Whether connections to a port are let in of which nothing but the port is known.
+
+        What asks for more is read in the direction of refusal: an ALLOW rule does not match, a DENY rule does.
+        """
+        denies = [policy for policy in self.policies if policy.action is Action.DENY]
+        if any(_any_covers(rule, port) for policy in denies for rule in policy.rules):
+            return False
+        allows = [policy for policy in self.policies if policy.action is Action.ALLOW]
+        return not allows or any(
+            _any_covers(rule, port) and not rule.sources and not any(item.needs_http for item in rule.operations)
+            for policy in allows
+            for rule in policy.rules
+        )
+
+
+def _any_covers(rule: AuthorizationRule, port: int) -> bool:
+    return not rule.operations or any(operation.covers(port) for operation in rule.operations)

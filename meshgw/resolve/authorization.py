@@ -1,4 +1,4 @@
-"""Istio AuthorizationPolicy as waypoints enforce it: its targets, its meaning, and denial where it cannot be read."""
+"""Istio AuthorizationPolicy as Gateways enforce it: its targets, its meaning, and denial where it cannot be read."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from meshgw.ir.mesh import (
 from meshgw.resolve.mesh import find_waypoint
 from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import (
+    CLASSES,
     GATEWAY_CLASSES,
+    GATEWAY_PROFILES,
     GATEWAYS,
-    OUR_GATEWAYS,
     POLICIES,
     SERVICES,
     WAYPOINT_SERVICES,
 )
 
 WORKLOADS_OF = Key("", "")
-"""In the place of a Service: traffic addressed to workloads."""
+"""In the place of a Service: what no Service is named for, at a waypoint traffic addressed to workloads."""
 
 _NAMESPACE_WIDE = "Namespace"
 _TARGET_KINDS = {
@@ -79,16 +80,27 @@ def _unreadable_target(policy: istio.AuthorizationPolicy) -> tuple[str, str] | N
 
 
 def _remark(view: View, policy: AuthorizationPolicy) -> AuthorizationPolicy:
-    """Add a finding if no target is anything that waypoints of ours serve, or others' might."""
-    if not policy.targets or any(_is_known(view, kind, key) for kind, key in policy.targets):
-        return policy
-    finding = Finding(
-        code="MG4005",
-        object=ObjectRef("AuthorizationPolicy", *policy.key),
-        field="spec.targetRefs",
-        message="no target is a waypoint of ours, or a Service behind one",
-    )
-    return msgspec.structs.replace(policy, findings=(*policy.findings, finding))
+    """Add a finding if no target is anything that we serve, or others might; and if one knows no identities."""
+    about = ObjectRef("AuthorizationPolicy", *policy.key)
+    findings = []
+    if policy.targets and not any(_is_known(view, kind, key) for kind, key in policy.targets):
+        message = "no target is a Gateway of ours, or a Service behind a waypoint of ours"
+        findings.append(Finding(code="MG4005", object=about, field="spec.targetRefs", message=message))
+    strangers = [f"{kind} {key}" for kind, key in policy.targets if _serves_strangers(view, kind, key)]
+    if strangers and any(rule.sources for rule in policy.rules):
+        consequence = "allow nobody" if policy.action is Action.ALLOW else "deny everybody"
+        message = f"rules with `from` {consequence} at {', '.join(strangers)}: clients have no identity there"
+        findings.append(Finding(code="MG4007", object=about, field="spec.rules", message=message))
+    return msgspec.structs.replace(policy, findings=(*policy.findings, *findings)) if findings else policy
+
+
+def _serves_strangers(view: View, kind: str, key: Key) -> bool:
+    """Whether a target is a Gateway of ours, or a class of such, whose clients have no mesh identity."""
+    if kind == "Gateway":
+        gateway = view.get(GATEWAY_PROFILES, key)
+        return gateway is not None and gateway.role is not Role.WAYPOINT
+    its_class = view.get(CLASSES, key.name) if kind == "GatewayClass" else None
+    return its_class is not None and its_class.role is not Role.WAYPOINT
 
 
 def _is_known(view: View, kind: str, key: Key) -> bool:
@@ -96,8 +108,7 @@ def _is_known(view: View, kind: str, key: Key) -> bool:
         case "GatewayClass":
             return view.get(GATEWAY_CLASSES, key) is not None
         case "Gateway":
-            ours = view.get(OUR_GATEWAYS, key)
-            return view.get(GATEWAYS, key) is not None if ours is None else ours.role is Role.WAYPOINT
+            return view.get(GATEWAYS, key) is not None
         case _:
             return bool(view.by(WAYPOINT_SERVICES, "service", key)) or _is_behind_another(view, key)
 
@@ -106,7 +117,7 @@ def _is_behind_another(view: View, service: Key) -> bool:
     """Whether the Service is behind another controller's waypoint."""
     row = view.get(SERVICES, service)
     choice = find_waypoint(view, service, row.metadata.labels) if row else None
-    if choice is None or view.get(OUR_GATEWAYS, choice.waypoint) is not None:
+    if choice is None or view.get(GATEWAY_PROFILES, choice.waypoint) is not None:
         return False
     return view.get(GATEWAYS, choice.waypoint) is not None
 
@@ -153,9 +164,7 @@ def _targets(
         elif ref.namespace and ref.namespace != key.namespace:
             flaws.append((f"{field}.namespace", "a target must be in the policy's own namespace"))
         elif kind == "GatewayClass" and key.namespace != root:
-            flaws.append(
-                (field, f"a GatewayClass is targeted from namespace {root} only")
-            )
+            flaws.append((field, f"a GatewayClass is targeted from namespace {root} only"))
         else:
             targets.add(_target(key, kind, ref.name))
     return tuple(sorted(targets)), flaws[0] if flaws else None
@@ -187,7 +196,7 @@ def _read(
 
 
 def _without_effect(key: Key, reason: str) -> AuthorizationPolicy:
-    finding = Finding(code="MG4005", object=ObjectRef("AuthorizationPolicy", *key), field="spec.action", message=reason)
+    finding = Finding(code="MG4008", object=ObjectRef("AuthorizationPolicy", *key), field="spec.action", message=reason)
     return AuthorizationPolicy(key=key, action=Action.DENY, targets=(), findings=(finding,))
 
 
@@ -303,25 +312,26 @@ def _ports(values: Iterable[str], field: str) -> tuple[int, ...]:
 def gather_authorization(
     view: View, _table: str, key: Any, row: WaypointService | Gateway
 ) -> Iterable[tuple[tuple[Key, Key], Authorization]]:
-    """Return the policies in force for one service behind a waypoint, or for a waypoint's workload traffic."""
+    """Return the policies in force for one service behind a waypoint, or for a Gateway as a whole.
+
+    The latter is what guards a waypoint's traffic to workloads, and all that other Gateways serve.
+    """
     if isinstance(row, Gateway):
-        if row.role is not Role.WAYPOINT:
-            return
-        waypoint, service = row, WORKLOADS_OF
+        gateway, service = row, WORKLOADS_OF
     else:
-        found = view.get(OUR_GATEWAYS, key[0])
+        found = view.get(GATEWAY_PROFILES, key[0])
         if found is None:
             return
-        waypoint, service = found, key[1]
+        gateway, service = found, key[1]
     scopes = [
-        ("GatewayClass", Key("", waypoint.class_name)),
-        ("Gateway", waypoint.key),
-        (_NAMESPACE_WIDE, Key("", waypoint.key.namespace)),
+        ("GatewayClass", Key("", gateway.class_name)),
+        ("Gateway", gateway.key),
+        (_NAMESPACE_WIDE, Key("", gateway.key.namespace)),
     ]
     if service != WORKLOADS_OF:
         scopes += [("Service", service), (_NAMESPACE_WIDE, Key("", service.namespace))]
     policies = {policy_key: policy for scope in scopes for policy_key, policy in view.by(POLICIES, "target", scope)}
-    yield (waypoint.key, service), Authorization(policies=tuple(policies[k] for k in sorted(policies)))
+    yield (gateway.key, service), Authorization(policies=tuple(policies[k] for k in sorted(policies)))
 
 
 def deny_authorization(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
 from meshgw.api.l4 import TCPRoute, TLSRoute, UDPRoute
 from meshgw.engine import View
-from meshgw.ir.gateway import TlsMode
+from meshgw.ir.gateway import Listener, TlsMode
 from meshgw.ir.keys import BackendTarget, ListenerKey, RouteKey
 from meshgw.ir.route import Attachment, Backend, L4Binding, L4Chain, Route, Rule
+from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.backends import TCP, TERMINATED, UDP, resolve_backend
 from meshgw.resolve.report import BadRef, Report
-from meshgw.resolve.tables import LISTENERS, ROUTES
+from meshgw.resolve.tables import AUTHORIZATIONS, LISTENERS, ROUTES
 
 L4_KINDS = frozenset({"TLSRoute", "TCPRoute", "UDPRoute"})
 
@@ -52,7 +54,7 @@ def bind_l4(
     Other routes stay attached and wait, as the API asks.
     """
     listener = view.get(LISTENERS, key)
-    if key.owner_kind != "Service" and (listener is None or not listener.serving):
+    if key.owner_kind != "Service" and (listener is None or not listener.serving or not _admits(view, listener)):
         return
     terminated = bool(listener and listener.tls and listener.tls.mode is TlsMode.TERMINATE)
     routes = [
@@ -71,6 +73,17 @@ def bind_l4(
             taken.update(names)
     if chains:
         yield key, L4Binding(listener=key, chains=tuple(chains))
+
+
+def close_l4(_key: ListenerKey, _members: Any, _error: Exception) -> Iterable[tuple[ListenerKey, L4Binding]]:
+    """Forward nothing when that failed by a bug of ours: the authorization of the Gateway may have changed."""
+    return ()
+
+
+def _admits(view: View, listener: Listener) -> bool:
+    """Whether the policies of the Gateway let connections to the listener in; they cannot look into them."""
+    authorization = view.get(AUTHORIZATIONS, (listener.key.gateway, WORKLOADS_OF))
+    return authorization is not None and authorization.admits_strangers(listener.port)
 
 
 def _backends(route: Route, *, terminated: bool) -> tuple[Backend, ...]:

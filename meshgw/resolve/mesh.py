@@ -19,12 +19,13 @@ from meshgw.resolve.addresses import usable_addresses
 from meshgw.resolve.namespaces import admits
 from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import (
+    ADMISSIONS,
+    GATEWAY_PROFILES,
     GATEWAYS,
     GRPC_ROUTES,
     HTTP_ROUTES,
     LISTENERS,
     NAMESPACES,
-    OUR_GATEWAYS,
     SERVICES,
     WAYPOINT_SERVICES,
     WAYPOINT_WORKLOADS,
@@ -86,7 +87,7 @@ def enrol(view: View, _table: Any, key: Key, row: Service | Pod) -> Iterable[tup
     choice = find_waypoint(view, key, row.metadata.labels)
     if choice is None or row.metadata.labels.get(names.LABEL_GATEWAY_NAME) == choice.waypoint.name:
         return  # nothing asked for; a waypoint's own Service and Pods are never behind it
-    gateway = view.get(OUR_GATEWAYS, choice.waypoint)
+    gateway = view.get(GATEWAY_PROFILES, choice.waypoint)
     if gateway is None and view.get(GATEWAYS, choice.waypoint) is not None:
         return  # another controller's waypoint
     refusal = _refusal(view, kind, key, choice, gateway)
@@ -139,14 +140,21 @@ def _takes(gateway: Gateway, kind: str) -> bool:
     return gateway.waypoint_for in {WaypointFor.ALL, WaypointFor.SERVICE if kind == "Service" else WaypointFor.WORKLOAD}
 
 
-def _admits(view: View, gateway: Gateway, namespace: str) -> bool:
-    """Whether the HBONE listener admits the namespace; without such a listener only the Gateway's own is admitted."""
+def resolve_admission(view: View, key: Key, gateway: Gateway) -> Iterable[tuple[Key, AllowedNamespaces]]:
+    """Return what the HBONE listener of a waypoint admits; without such a listener only the Gateway's own namespace."""
+    if gateway.role is not Role.WAYPOINT:
+        return
     allowed = AllowedNamespaces()
-    for _key, listener in view.by(LISTENERS, "gateway", gateway.key):
+    for _key, listener in view.by(LISTENERS, "gateway", key):
         if listener.protocol is Protocol.HBONE and listener.port == names.HBONE_PORT:
             allowed = listener.namespaces
             break
-    return admits(view, allowed, owner=gateway.key.namespace, namespace=namespace)
+    yield key, allowed
+
+
+def _admits(view: View, gateway: Gateway, namespace: str) -> bool:
+    allowed = view.get(ADMISSIONS, gateway.key)
+    return allowed is not None and admits(view, allowed, owner=gateway.key.namespace, namespace=namespace)
 
 
 # --- What a waypoint serves ----------------------------------------------------------------------------------------

@@ -116,6 +116,8 @@ LISTENER_SET_RESULTS: Table[Key, ir.ListenerSetResult] = Table(
 
 WORKLOADS: Table[Key, mesh.Workload] = Table("workloads", indexes={"address": lambda _key, row: row.addresses})
 """Running Pods by key."""
+ADMISSIONS: Table[Key, ir.AllowedNamespaces] = Table("admissions")
+"""By waypoint: the namespaces whose Services and Pods may be behind it."""
 ENROLMENTS: Table[tuple[str, Key], mesh.Enrolment] = Table("enrolments")
 """By (Service or Pod, key): those that name a waypoint."""
 WAYPOINT_SERVICES: Table[tuple[Key, Key], mesh.WaypointService] = Table(
@@ -138,7 +140,7 @@ WAYPOINT_WORKLOADS: Table[tuple[Key, Key], mesh.WaypointWorkload] = Table(
 POLICIES: Table[Key, mesh.AuthorizationPolicy] = Table("policies", indexes={"target": lambda _key, row: row.targets})
 """Authorization policies as they are enforced."""
 AUTHORIZATIONS: Table[tuple[Key, Key], mesh.Authorization] = Table("authorizations")
-"""By (waypoint, Service). The Service Key("", "") stands for traffic to workloads: gateway-wide policies only."""
+"""By (Gateway, Service behind it). The Service Key("", "") stands for all else: gateway-wide policies only."""
 
 # --- Routes --------------------------------------------------------------------------------------------------------
 

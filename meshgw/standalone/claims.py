@@ -51,7 +51,7 @@ class Claims:
     def findings(self) -> list[Finding]:
         """Return one finding for each address that cannot be had."""
         return [
-            Finding(code="MG6002", object=ObjectRef("Gateway", *key), field="spec.listeners", message=text)
+            Finding(code="MG6003", object=ObjectRef("Gateway", *key), field="spec.listeners", message=text)
             for (key, _endpoint), text in sorted(self._refused.items())
         ]
 

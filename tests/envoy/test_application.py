@@ -371,13 +371,13 @@ async def test_a_listener_on_a_port_in_use_is_reported_and_the_rest_serves(loopb
     squatter = await asyncio.start_server(lambda _r, w: w.close(), loopback, 8080)
     async with application(loopback, placed(loopback), *rest) as instance:
         instance.write("main", placed(loopback, listener(), listener("taken", port=8080)), *rest)
-        found = await instance.found("MG6002")
+        found = await instance.found("MG6003")
         assert f"{loopback}:8080/tcp is in use" in found.message
         assert await status(instance) == 200
         squatter.close()
         await squatter.wait_closed()
         await eventually(lambda: shows(instance, 200, port=8080), what="the freed port serves")
-        await instance.gone("MG6002")
+        await instance.gone("MG6003")
 
 
 async def test_an_address_that_is_not_loopback_is_never_bound(loopback: str) -> None:

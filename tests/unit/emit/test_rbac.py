@@ -65,6 +65,24 @@ def decide(policies: Sequence[AuthorizationPolicy], request: Request, *, port: i
     return decision
 
 
+def test_where_nobody_is_known_an_identity_is_never_met_in_favour_of_the_client() -> None:
+    stranger = Place(http=True, port=80, trust_domains=DOMAINS, identified=False)
+    for source in (Source(principals=(exact("x"),)), Source(not_namespaces=(exact("x"),))):
+        assert build_policy(rule(source), Action.ALLOW, stranger) is None
+        denial = build_policy(rule(source), Action.DENY, stranger)
+        assert denial is not None
+        assert [principal.any for principal in denial.principals] == [True]
+    assert build_policy(rule(), Action.ALLOW, stranger) is not None
+
+
+def test_filters_that_are_not_closed_do_nothing_by_themselves() -> None:
+    for closed in (True, False):
+        for item in authorization_filters(closed=closed):
+            config = HttpRbac()
+            assert item.typed_config.Unpack(config)
+            assert config.HasField("rules") is closed
+
+
 # --- Fields --------------------------------------------------------------------------------------------------------
 
 FIELDS: list[tuple[Any, str, StringMatch | int, Request, Request]] = [

@@ -308,6 +308,6 @@ def test_one_service_of_many_recomputes_its_own_parts() -> None:
     delta = feed(graph, service("s7", "10.0.0.8", "[{name: http, port: 80}, {name: tcp, port: 90}]"))
     assert delta.recomputed[out.INBOUND.name] == 1
     assert delta.recomputed[out.CONNECT_HOSTS.name] == 1
-    assert delta.recomputed[out.GUARDS.name] == 1
+    assert out.GUARDS.name not in delta.recomputed
     assert delta.recomputed[out.WAYPOINT_RESOURCES.name] == 1
     assert out.ROUTE_CONFIGS.name not in delta.recomputed

@@ -16,8 +16,10 @@ from meshgw.engine import Delta, Graph, Table
 from meshgw.ir.backend import Cluster, Endpoint, Endpoints
 from meshgw.ir.gateway import Binding, Gateway, Listener, ListenerTls, Protocol, Role
 from meshgw.ir.keys import BackendTarget, ClusterKey, ListenerKey, ResourceKey, RouteConfigKey, RouteKey
+from meshgw.ir.mesh import Authorization
 from meshgw.ir.route import Backend, Filters, HostEntry, HostKind, L4Binding, L4Chain, Match, Route, Rule
 from meshgw.resolve import tables as t
+from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.hostnames import route_config
 
 GATEWAY = Key("default", "gw")
@@ -68,6 +70,7 @@ class World:
             t.OUR_GATEWAYS: {
                 GATEWAY: Gateway(key=GATEWAY, class_name="meshgw", role=role, accepted=True, service_account="gw")
             },
+            t.AUTHORIZATIONS: {(GATEWAY, WORKLOADS_OF): Authorization()},
         }
 
     def put(self, table: Any, key: Any, row: Any) -> None:

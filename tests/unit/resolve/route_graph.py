@@ -16,8 +16,10 @@ from meshgw.ir.backend import Cluster, Endpoints
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Gateway, Role, Settings
 from meshgw.ir.keys import BackendTarget, ClusterKey, RouteConfigKey, RouteKey
+from meshgw.ir.mesh import Authorization, AuthorizationPolicy
 from meshgw.ir.route import HostEntry, HostKind, Route, Rule
 from meshgw.resolve import tables as t
+from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.backend_tls import resolve_backend_tls
 from meshgw.resolve.clusters import resolve_cluster, use_clusters
 from meshgw.resolve.endpoints import resolve_endpoints
@@ -46,6 +48,7 @@ FACTS = (
     t.GATEWAY_PROFILES,
     t.LISTENERS,
     t.WORKLOADS,
+    t.AUTHORIZATIONS,
     t.ATTACHMENTS,
     t.HOSTS,
     t.WAYPOINT_SERVICES,
@@ -89,6 +92,10 @@ class World:
     def gateway(self, key: Key = GATEWAY, **fields: Any) -> None:
         row = Gateway(**{"key": key, "class_name": "meshgw", "role": Role.INGRESS, "accepted": True} | fields)
         self.commit({t.OUR_GATEWAYS: {key: row}, t.GATEWAY_PROFILES: {key: row}})
+        self.guard(key)
+
+    def guard(self, key: Key = GATEWAY, *policies: AuthorizationPolicy) -> None:
+        self.commit({t.AUTHORIZATIONS: {(key, WORKLOADS_OF): Authorization(policies=policies)}})
 
     def route(self, name: str, kind: str = "HTTPRoute", namespace: str = "default") -> Route:
         row = self.graph.get(t.ROUTES, RouteKey(kind, namespace, name))

@@ -216,7 +216,7 @@ def test_audits_and_dry_runs_decide_nothing_and_say_so(text: str) -> None:
     graph = world(policy(spec, annotations="istio.io/dry-run: 'true'" if dry else ""))
     row = resolved(graph)
     assert row is not None
-    assert [item.code for item in row.findings] == ["MG4005"]
+    assert [item.code for item in row.findings] == ["MG4008"]
     assert in_force(graph) == []
 
 
@@ -240,6 +240,42 @@ def test_a_policy_for_another_controllers_gateway_or_its_services_is_not_remarke
     other = "targetRefs: [{kind: Service, group: '', name: theirs}]"
     graph = world(theirs, behind, policy(spec), policy(other, name="q"))
     assert [row.findings for row in (resolved(graph), resolved(graph, "q")) if row] == [(), ()]
+
+
+EDGE = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: default, labels: {meshgw.dev/role: ingress}}
+spec: {gatewayClassName: meshgw-waypoint, listeners: [{name: http, port: 80, protocol: HTTP}]}
+"""
+OF_EDGE = "targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: edge}]"
+
+
+def test_a_policy_for_a_gateway_of_another_role_holds_for_all_of_it() -> None:
+    graph = world(EDGE, policy(f"{OF_EDGE}, rules: [{{}}]"))
+    row = graph.get(t.AUTHORIZATIONS, (Key("default", "edge"), WORKLOADS_OF))
+    assert row is not None
+    assert [item.key.name for item in row.policies] == ["p"]
+    assert [item.findings for item in row.policies] == [()]
+
+
+@pytest.mark.parametrize(("action", "consequence"), [("ALLOW", "allow nobody"), ("DENY", "deny everybody")])
+def test_identities_are_not_known_at_a_gateway_of_another_role(action: str, consequence: str) -> None:
+    rules = "rules: [{from: [{source: {namespaces: [a]}}]}]"
+    row = resolved(world(EDGE, policy(f"{OF_EDGE}, action: {action}, {rules}")))
+    assert row is not None
+    (finding,) = row.findings
+    assert (finding.code, finding.field) == ("MG4007", "spec.rules")
+    assert consequence in finding.message
+    assert "Gateway default/edge" in finding.message
+
+
+def test_a_generation_of_the_gateway_alone_enrols_and_gathers_nothing_anew() -> None:
+    graph = world()
+    delta = feed(graph, gateway().replace("name: waypoint,", "name: waypoint, generation: 9,"))
+    assert delta.changed(t.OUR_GATEWAYS)
+    assert not {t.ENROLMENTS.name, t.AUTHORIZATIONS.name, t.WAYPOINT_SERVICES.name} & delta.recomputed.keys()
 
 
 # --- Denial --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ import pytest
 from meshgw.api.meta import Key
 from meshgw.ir.gateway import Listener, ListenerTls, Protocol, TlsMode
 from meshgw.ir.keys import BackendTarget, ListenerKey, RouteKey
+from meshgw.ir.mesh import Action, AuthorizationPolicy, AuthorizationRule
 from meshgw.ir.route import Attachment, Backend, L4Binding, L4Chain, RefsReason
 from meshgw.resolve import tables as t
+from meshgw.resolve.authorization import WORKLOADS_OF
 from meshgw.resolve.l4 import l4_listener
 from tests.unit.resolve.route_graph import GATEWAY, World, codes, service, web
 
@@ -84,6 +86,18 @@ def test_the_oldest_route_serves_a_tcp_listener() -> None:
     later = world.graph.get(t.L4_BINDINGS, LISTENER)
     assert later is not None
     assert later.chains[0].route.name == "a"
+
+
+def test_nothing_is_forwarded_that_a_policy_of_the_gateway_does_not_let_in() -> None:
+    world = World(service() + route("TCPRoute"))
+    assert attached(world, ("TCPRoute", "r", ()))
+    denial = AuthorizationPolicy(key=Key("", ""), action=Action.DENY, targets=(), rules=(AuthorizationRule(),))
+    world.guard(GATEWAY, denial)
+    assert world.graph.get(t.L4_BINDINGS, LISTENER) is None
+    world.guard(GATEWAY)
+    assert world.graph.get(t.L4_BINDINGS, LISTENER)
+    world.remove(t.AUTHORIZATIONS, (GATEWAY, WORKLOADS_OF))
+    assert world.graph.get(t.L4_BINDINGS, LISTENER) is None
 
 
 def test_of_equally_old_routes_the_first_name_serves() -> None:
