@@ -167,13 +167,6 @@ _ROWS = (
         "Provide PEM certificates under ca.crt.",
     ),
     Code(
-        "MG3003",
-        _W,
-        "Certificate expired",
-        "The certificate's validity has ended; clients refuse it.",
-        "Renew the certificate.",
-    ),
-    Code(
         "MG3004",
         _E,
         "Backend TLS refused",

@@ -1,0 +1,71 @@
+"""Tests mirror the package: every module has a test of its own, or a reason here for having none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import meshgw
+
+PACKAGE = Path(meshgw.__file__).parent
+TESTS = Path(__file__).parent.parent
+
+VALUES = "values and handles only: whoever makes or reads them tests them"
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "api/check_core.py": ("unit/api/test_check.py", "rules behind `check`, its one caller"),
+    "api/check_filter.py": ("unit/api/test_check_route.py", "the filters' part of the rules for routes"),
+    "api/check_gateway.py": ("unit/api/test_check.py", "rules behind `check`, its one caller"),
+    "api/filters.py": ("unit/api/test_schema.py", VALUES),
+    "api/gateway.py": ("unit/api/test_schema.py", VALUES),
+    "api/grpc.py": ("unit/api/test_schema.py", VALUES),
+    "api/http.py": ("unit/api/test_schema.py", VALUES),
+    "api/istio.py": ("unit/api/test_schema.py", VALUES),
+    "api/l4.py": ("unit/api/test_schema.py", VALUES),
+    "api/policy.py": ("unit/api/test_schema.py", VALUES),
+    "app.py": ("envoy/test_application.py", "it wires the parts, which needs all of them"),
+    "config.py": ("unit/cli/test_run.py", VALUES),
+    "demo/backend.py": ("envoy/test_demo.py", "a server of the demo, which needs Envoy"),
+    "demo/mesh.py": ("envoy/test_demo.py", "it starts the demo's processes"),
+    "demo/nodes.py": ("envoy/test_demo.py", "it starts the demo's processes"),
+    "emit/chains.py": ("unit/emit/test_listener.py", "the chains of the listeners"),
+    "emit/connect.py": ("unit/emit/test_waypoint.py", "the outer half of a waypoint"),
+    "emit/internal.py": ("unit/emit/test_waypoint.py", "the inner half of a waypoint"),
+    "emit/tables.py": ("property/test_pipeline.py", VALUES),
+    "identity/errors.py": ("unit/identity/test_istiod.py", VALUES),
+    "identity/observer.py": ("unit/identity/test_rotate.py", "a protocol without code"),
+    "ir/route.py": ("unit/resolve/test_routes.py", VALUES),
+    "names.py": ("golden/test_golden.py", VALUES),
+    "pipeline.py": ("property/test_pipeline.py", "the list of steps, held to its promises as a whole"),
+    "resolve/tables.py": ("property/test_pipeline.py", VALUES),
+    "xds/events.py": ("unit/xds/test_session.py", VALUES),
+    "xds/proxy.py": ("unit/xds/test_session.py", "what a session remembers of a proxy"),
+    "xds/subscription.py": ("unit/xds/test_session.py", "what a session remembers of a subscription"),
+}
+"""Modules without a test of their own: the test that covers them, and why it does."""
+
+
+def _modules() -> set[str]:
+    found = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    return {str(path) for path in found if path.name not in {"__init__.py", "__main__.py"}}
+
+
+def _has_test(module: str) -> bool:
+    path = Path(module)
+    own = path.parent / f"test_{path.name}"
+    return any((TESTS / tier / own).exists() for tier in ("unit", "envoy"))
+
+
+def test_every_module_has_a_test_or_a_reason() -> None:
+    assert {module for module in _modules() if not _has_test(module)} == set(ELSEWHERE)
+
+
+def test_the_tests_that_stand_in_for_others_exist() -> None:
+    assert [test for test, _reason in ELSEWHERE.values() if not (TESTS / test).exists()] == []
+
+
+def test_every_unit_test_is_of_a_module() -> None:
+    """A test whose module is gone has lost its place; those below are of files that are no modules."""
+    other = {"test_examples.py", "test_layout.py", "api/test_schema.py"}
+    modules = _modules()
+    tests = {str(path.relative_to(TESTS / "unit")) for path in (TESTS / "unit").rglob("test_*.py")}
+    named = {str(Path(test).parent / Path(test).name.removeprefix("test_")): test for test in tests - other}
+    assert {test for module, test in named.items() if module not in modules} == set()
