@@ -12,12 +12,12 @@ from meshgw.cli.output import files_option, output_option, write_json, write_tab
 @files_option
 @output_option()
 @click.option("--mesh", is_flag=True, help="As in a mesh: waypoints are served.")
-def command(filenames: tuple[str, ...], output: str, *, mesh: bool) -> None:
+def command(filename: tuple[str, ...], output: str, *, mesh: bool) -> None:
     """Print the findings of files."""
     from meshgw.diagnose.render import render_findings  # noqa: PLC0415 - slow to import
     from meshgw.standalone.offline import evaluate  # noqa: PLC0415 - slow to import
 
-    found = evaluate(filenames, mesh=mesh)
+    found = evaluate(filename, mesh=mesh)
     findings = render_findings(found.graph, found.problems)
     if output == "json":
         write_json(findings)

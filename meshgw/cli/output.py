@@ -32,7 +32,7 @@ def files_option(function: F) -> F:
     option: Callable[[F], F] = click.option(
         "-f",
         "--filename",
-        "filenames",
+        "filename",
         multiple=True,
         required=True,
         metavar="DIR|FILE|-",

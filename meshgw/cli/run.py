@@ -32,7 +32,7 @@ from meshgw.cli.output import files_option, output_option
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), default="auto")
 def command(
     *,
-    filenames: tuple[str, ...],
+    filename: tuple[str, ...],
     output: str,
     envoy: Path | None,
     runtime_dir: Path | None,
@@ -54,6 +54,9 @@ def command(
     from meshgw.config import MeshSettings, RunSettings  # noqa: PLC0415 - slow to import
     from meshgw.observe.log import configure  # noqa: PLC0415 - slow to import
 
+    missing = [path for path in filename if path != "-" and not Path(path).exists()]
+    if missing:
+        raise click.UsageError(f"no such file or folder: {', '.join(missing)}")
     configure(level=log_level, form=log_format)
     mesh_settings = None
     if mesh or mesh_ca:
@@ -61,7 +64,7 @@ def command(
             trust_domain=trust_domain, ca_address=mesh_ca, ca_roots=mesh_ca_roots, token=mesh_token
         )
     settings = RunSettings(
-        paths=filenames,
+        paths=filename,
         envoy=envoy,
         runtime_dir=runtime_dir,
         port_offset=port_offset,

@@ -19,20 +19,20 @@ TARGETS = ("ir", "xds", "status", "findings", "envoy")
 @click.option("--gateway", metavar="NAMESPACE/NAME", help="Only this Gateway (xds, envoy).")
 @click.option("--mesh", is_flag=True, help="As in a mesh: waypoints are served.")
 @output_option("yaml", "json")
-def command(filenames: tuple[str, ...], target: str, gateway: str | None, output: str, *, mesh: bool) -> None:
+def command(filename: tuple[str, ...], target: str, gateway: str | None, output: str, *, mesh: bool) -> None:
     """Translate files and print one form of the result."""
-    document = _translate(filenames, target, gateway, mesh=mesh)
+    document = _translate(filename, target, gateway, mesh=mesh)
     (write_json if output == "json" else write_yaml)(document)
 
 
-def _translate(filenames: tuple[str, ...], target: str, gateway: str | None, *, mesh: bool) -> Any:
+def _translate(filename: tuple[str, ...], target: str, gateway: str | None, *, mesh: bool) -> Any:
     from meshgw.api.meta import Key  # noqa: PLC0415 - slow to import
     from meshgw.diagnose import render  # noqa: PLC0415 - slow to import
     from meshgw.emit.dump import render_resources  # noqa: PLC0415 - slow to import
     from meshgw.emit.static import emit_static  # noqa: PLC0415 - slow to import
     from meshgw.standalone.offline import evaluate  # noqa: PLC0415 - slow to import
 
-    found = evaluate(filenames, mesh=mesh)
+    found = evaluate(filename, mesh=mesh)
     if target == "ir":
         return render.render_resolved(found.graph)
     if target == "status":

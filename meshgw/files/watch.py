@@ -10,8 +10,8 @@ from meshgw.files.scan import Change, Scan, compare, normalise, scan
 DEFAULT_INTERVAL: Final = 0.05
 """Seconds between two looks."""
 
-_REST: Final = 9
-"""A look that took one second is followed by at least nine seconds of rest, so that many files do not cost a core."""
+_REST: Final = 3
+"""A look that took one second is followed by at least three seconds of rest, so that many files do not cost a core."""
 
 
 async def watch(

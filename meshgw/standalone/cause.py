@@ -44,7 +44,8 @@ def explain_exit(code: int | None, lines: Sequence[str]) -> Cause:
     if code is not None and code < 0:
         ending = f": {worst}" if worst else ""
         return Cause(text=f"Envoy crashed ({signal.Signals(-code).name}){ending}")
-    ending = f": {worst}" if worst else ""
+    last = worst or _last_words(lines)
+    ending = f": {last}" if last else ""
     return Cause(text=f"Envoy ended{'' if code is None else f' with status {code}'}{ending}")
 
 
@@ -57,5 +58,14 @@ def _last_severe(lines: Sequence[str]) -> str:
             if initial := _INITIALIZING.search(message):
                 message = initial[1]
             if message and not message.startswith("#"):  # stack frames
-                return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+                return _shortened(message)
     return ""
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """Return the last line that is not from Envoy's own log: what a loader or a wrapper said."""
+    return _shortened(next((line.strip() for line in reversed(lines) if line.strip() and not _PREFIX.match(line)), ""))
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +31,11 @@ class Instance:
 
 
 @pytest.fixture
-def instance(monkeypatch: pytest.MonkeyPatch) -> type[Instance]:
+def instance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Instance]:
     fake: type[Instance] = type("Fake", (Instance,), {"settings": []})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(app, "Application", fake)
     return fake
 
@@ -73,3 +77,17 @@ def test_files_are_required() -> None:
     done = run()
     assert done.exit_code == 2
     assert "Missing option '-f'" in done.output
+
+
+def test_a_path_that_does_not_exist_is_a_usage_error(instance: type[Instance]) -> None:
+    result = run("-f", "a", "-f", "nowhere")
+    assert result.exit_code == 2
+    assert "no such file or folder: nowhere" in result.output
+    assert instance.settings == []
+
+
+def test_flags_are_variables_too(instance: type[Instance]) -> None:
+    environment = {"MESHGW_RUN_FILENAME": "a", "MESHGW_RUN_PORT_OFFSET": "5000"}
+    assert CliRunner().invoke(main, ["run"], env=environment).exit_code == 0
+    (settings,) = instance.settings
+    assert (settings.paths, settings.port_offset) == (("a",), 5000)

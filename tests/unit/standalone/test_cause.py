@@ -64,3 +64,7 @@ def test_each_ending_has_one_cause(code: int | None, lines: list[str], text: str
 def test_long_complaints_are_shortened() -> None:
     line = f"{STAMP}[critical][main] [s.cc:1] " + "x" * 1000
     assert len(explain_exit(1, [line]).text) < 600
+
+
+def test_what_is_not_envoys_log_is_the_last_resort() -> None:
+    assert explain_exit(1, ["starting", "bad thing: boom", ""]).text == "Envoy ended with status 1: bad thing: boom"
