@@ -6,18 +6,11 @@ import random
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from meshgw.emit.dump import MESSAGES
-from meshgw.emit.resource import Resource
-from meshgw.emit.tables import RESOURCES
 from meshgw.engine import Graph
 from meshgw.pipeline import build_graph
-from meshgw.protos import MessageToDict
-from tests.decoder import decode
 from tests.golden.case import CASES, OUTPUTS, ROOT, Input, commit, commit_all, outputs, read_case, state
 
 _MARKER = re.compile(r"^---\n", re.MULTILINE)
@@ -48,17 +41,6 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
 
 
-def test_another_codec_reads_the_same_from_the_bytes() -> None:
-    """One test for all cases: the other codec takes seconds to import, and many cases have the same listener."""
-    seen: set[Resource] = set()
-    for path in CASES:
-        for _key, resource in Case(path).graph.all(RESOURCES):
-            if resource not in seen:
-                assert _theirs(resource) == _ours(resource), f"{_name(path)}: {resource}"
-                seen.add(resource)
-    assert len(seen) > len(CASES) / 2
-
-
 def test_there_are_cases_enough() -> None:
     assert len(CASES) >= 140
 
@@ -78,14 +60,6 @@ def test_the_way_of_the_facts_does_not_matter(case: Case) -> None:
     assert state(_commit_one_by_one(case.input, order)) == expected
     if not case.input.header.ordered:
         assert state(commit_all(read_case(_shuffled(case.text, order)))) == expected
-
-
-def _theirs(resource: Resource) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(decode(resource)))
-
-
-def _ours(resource: Resource) -> Any:
-    return msgspec.to_builtins(MessageToDict(MESSAGES[resource.type_url].FromString(resource.body)))
 
 
 def _commit_one_by_one(case: Input, order: random.Random) -> Graph:
