@@ -11,10 +11,10 @@ from meshgw.api.check import Problem, check
 from meshgw.api.core import ConfigMap, Secret
 from meshgw.api.defaults import DEFAULT_NAMESPACE, apply_defaults
 from meshgw.api.fields import FieldPath, null_fields, unknown_fields, without_nulls
-from meshgw.api.istio import AuthorizationPolicy
-from meshgw.api.meta import Key, ObjectRef, Resource
+from meshgw.api.meta import Key, ObjectRef, Resource, StrictResource
 from meshgw.api.registry import REGISTRY, Kind, Registry
 from meshgw.api.scalars import PATTERN_NAMES
+from meshgw.api.stand_in import stand_in
 
 _ERROR: Final = re.compile(r"^(?P<message>.*?)(?: - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`)?\Z", re.DOTALL)
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>[^`]+)`\Z")
@@ -28,6 +28,8 @@ class Decoded(Struct, frozen=True, kw_only=True):
     A good document has ``object``; one of the wrong shape has ``problems``; one of an unknown kind
     has neither. ``ref`` is what the document says of its identity, with empty parts where it does
     not. ``unknown_fields`` are paths the struct does not know, except in metadata and status.
+    ``stand_in`` is what stands for a document of the wrong shape while no good version is known, for
+    kinds that would widen access by being absent.
     """
 
     api_version: str = ""
@@ -36,6 +38,7 @@ class Decoded(Struct, frozen=True, kw_only=True):
     object: Resource | None = None
     problems: tuple[Problem, ...] = ()
     unknown_fields: tuple[FieldPath, ...] = ()
+    stand_in: StrictResource | None = None
 
     @property
     def key(self) -> Key:
@@ -63,19 +66,20 @@ def _decode(document: Mapping[str, Any], registry: Registry) -> Decoded:
         if not isinstance(document.get(field), str) or not document[field]:
             return _refused(seen, field, "is required, as text")
     if seen.kind is None:
-        return _of_unknown_kind(seen, registry)
+        return _of_unknown_kind(seen, registry, document)
     try:
         resource, nulls = _convert(seen.kind, document)
     except msgspec.ValidationError as error:
-        return _refused(seen, *_explain(str(error)))
+        return _refused(seen, *_explain(str(error)), document)
     resource = apply_defaults(seen.kind, resource)
     problems = check(resource)
     if problems:
-        return msgspec.structs.replace(seen, problems=problems)
+        refused = _refused(seen, problems[0].field, problems[0].message, document)
+        return msgspec.structs.replace(refused, problems=problems)
     unknown = () if seen.kind.partial else unknown_fields(document, seen.kind.struct)
-    if isinstance(resource, AuthorizationPolicy):
+    if isinstance(resource, StrictResource):
         # Always set here: the document must not be able to say so itself.
-        resource = msgspec.structs.replace(resource, unknown_fields=unknown + nulls)
+        resource = msgspec.structs.replace(resource, unknown_fields=unknown + nulls, unreadable="")
     return Decoded(
         api_version=seen.api_version,
         ref=ObjectRef(seen.kind.name, *resource.key),
@@ -102,18 +106,21 @@ def _text(mapping: Mapping[str, Any], field: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _refused(seen: Decoded, field: FieldPath, message: str) -> Decoded:
-    return msgspec.structs.replace(seen, problems=(Problem(object=seen.ref, field=field, message=message),))
+def _refused(seen: Decoded, field: FieldPath, message: str, document: Mapping[str, Any] | None = None) -> Decoded:
+    problem = Problem(object=seen.ref, field=field, message=message)
+    reason = f"{field}: {message}" if field else message
+    stands = stand_in(seen.kind, seen.ref, document, reason) if seen.kind and document is not None else None
+    return msgspec.structs.replace(seen, problems=(problem,), stand_in=stands)
 
 
-def _of_unknown_kind(seen: Decoded, registry: Registry) -> Decoded:
+def _of_unknown_kind(seen: Decoded, registry: Registry, document: Mapping[str, Any]) -> Decoded:
     namesake = registry.by_name(seen.ref.kind)
     group = seen.api_version.rpartition("/")[0]
     if namesake is None or namesake.group != group:
         return seen
     namespace = (seen.ref.namespace or DEFAULT_NAMESPACE) if namesake.namespaced else ""
     known = Decoded(api_version=seen.api_version, ref=ObjectRef(namesake.name, namespace, seen.ref.name), kind=namesake)
-    return _refused(known, "apiVersion", f"{seen.api_version} is not served; use {namesake.api_version}")
+    return _refused(known, "apiVersion", f"{seen.api_version} is not served; use {namesake.api_version}", document)
 
 
 def _convert(kind: Kind, document: Mapping[str, Any]) -> tuple[Resource, tuple[FieldPath, ...]]:

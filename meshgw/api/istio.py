@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from meshgw.api.meta import ApiStruct, Resource
+from meshgw.api.meta import ApiStruct, StrictResource
 from meshgw.api.scalars import Group, KindName, ObjectName
 
 
@@ -99,12 +99,7 @@ class AuthorizationPolicySpec(ApiStruct, frozen=True, kw_only=True):
     provider: ExtensionProvider | None = None
 
 
-class AuthorizationPolicy(Resource, frozen=True, kw_only=True):
-    """An AuthorizationPolicy.
-
-    ``unknown_fields`` holds the paths the decoder did not understand: fields it does not know, and
-    nulls. Dropping them could widen what the policy allows, so a policy that has any must deny.
-    """
+class AuthorizationPolicy(StrictResource, frozen=True, kw_only=True):
+    """An AuthorizationPolicy; one with fields that were not understood must deny."""
 
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
-    unknown_fields: tuple[str, ...] = ()

@@ -86,6 +86,23 @@ class Resource(ApiStruct, frozen=True, kw_only=True):
         return Key(self.metadata.namespace, self.metadata.name)
 
 
+class StrictResource(Resource, frozen=True, kw_only=True):
+    """Base of objects in which a field that is ignored could widen access.
+
+    ``unknown_fields`` holds the paths the decoder did not understand: fields it does not know, and
+    nulls. ``unreadable`` says why the document could not be decoded at all; the object then stands for
+    it, and nothing but its name and targets is known.
+    """
+
+    unknown_fields: tuple[str, ...] = ()
+    unreadable: str = ""
+
+    @property
+    def unknown_target(self) -> str | None:
+        """The first field that was not understood and says what is meant, None if all that is is known."""
+        return next((path for path in self.unknown_fields if path.lower().startswith("spec.target")), None)
+
+
 class LabelSelectorRequirement(ApiStruct, frozen=True, kw_only=True):
     """One expression of a label selector; the schema does not limit ``operator``, so an unknown one can arrive."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from meshgw.api.gateway import LocalObjectReference
-from meshgw.api.meta import ApiStruct, Resource
+from meshgw.api.meta import ApiStruct, Resource, StrictResource
 from meshgw.api.scalars import (
     URI_PATTERN,
     WELL_KNOWN_CA_PATTERN,
@@ -81,7 +81,13 @@ class BackendTLSPolicySpec(ApiStruct, frozen=True, kw_only=True):
     options: Mapping[str, OptionValue] = {}
 
 
-class BackendTLSPolicy(Resource, frozen=True, kw_only=True):
-    """A BackendTLSPolicy."""
+class BackendTLSPolicy(StrictResource, frozen=True, kw_only=True):
+    """A BackendTLSPolicy; one with fields that were not understood must close its backends."""
 
     spec: BackendTLSPolicySpec
+
+    @property
+    def unknown_target(self) -> str | None:
+        """The same, but what is unknown inside of a reference leaves its Service known."""
+        path = super().unknown_target
+        return None if path is None or path.startswith("spec.targetRefs[") else path

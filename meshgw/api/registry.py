@@ -23,7 +23,8 @@ class Kind(Struct, frozen=True, kw_only=True):
 
     ``versions`` lists the accepted ones, preferred first. ``optional`` kinds may be missing from a
     cluster. ``verbs`` is what the controller needs. A ``partial`` struct has only the fields that
-    are read, so others are no mistake. In a ``strict`` kind an ignored field could widen access.
+    are read, so others are no mistake. In a ``strict`` kind, whose struct is a StrictResource, an
+    ignored field could widen access.
     """
 
     name: str
@@ -53,6 +54,7 @@ def _gateway_api(
     namespaced: bool = True,
     optional: bool = False,
     verbs: tuple[str, ...] = _STATUS,
+    strict: bool = False,
 ) -> Kind:
     return Kind(
         name=struct.__name__,
@@ -63,6 +65,7 @@ def _gateway_api(
         namespaced=namespaced,
         optional=optional,
         verbs=verbs,
+        strict=strict,
     )
 
 
@@ -98,7 +101,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     _gateway_api(TCPRoute, "tcproutes", "v1alpha2", optional=True),
     _gateway_api(UDPRoute, "udproutes", "v1alpha2", optional=True),
     _gateway_api(ReferenceGrant, "referencegrants", "v1beta1", verbs=_READ),
-    _gateway_api(BackendTLSPolicy, "backendtlspolicies", "v1alpha3", optional=True),
+    _gateway_api(BackendTLSPolicy, "backendtlspolicies", "v1alpha3", optional=True, strict=True),
     Kind(
         name="AuthorizationPolicy",
         group="security.istio.io",

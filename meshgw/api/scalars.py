@@ -68,3 +68,10 @@ OptionValue = Annotated[str, Meta(max_length=4096)]
 LabelValue = Annotated[str, Meta(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 HTTPMethod = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 GatewayDefaultScope = Literal["All", "None"]
+
+
+def printable(text: str) -> str:
+    """The text as one line, whatever a document says: control characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

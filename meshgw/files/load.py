@@ -57,13 +57,14 @@ class Loaded(Struct, frozen=True, kw_only=True):
 
     ``changed`` holds what this load changed, with None for objects that left. ``retained`` are the
     objects in force although their definition is now broken. ``refused`` are those defined with the
-    wrong shape that never had a good version: nothing is in force for them.
+    wrong shape that never had a good version: nothing is in force for them but, where there is one, what
+    stands for them.
     """
 
     objects: Mapping[ObjectId, Located]
     problems: tuple[FileProblem, ...]
     retained: tuple[ObjectRef, ...] = ()
-    refused: tuple[ObjectRef, ...] = ()
+    refused: Mapping[ObjectRef, Resource | None] = MappingProxyType({})
     changed: Mapping[ObjectId, Resource | None]
 
 
@@ -114,7 +115,7 @@ class Loader:
         self._objects: dict[ObjectId, Located] = {}
         self._numbers: dict[ObjectId, int] = {}
         self._retained: set[ObjectId] = set()
-        self._refused: set[ObjectId] = set()
+        self._refused: dict[ObjectId, Resource | None] = {}
         self._problems: dict[str, tuple[FileProblem, ...]] = {}
         self._duplicates: dict[ObjectId, tuple[FileProblem, ...]] = {}
         self._unknown: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
@@ -153,7 +154,7 @@ class Loader:
             objects=MappingProxyType(self._objects),
             problems=self._all_problems(),
             retained=_refs(self._retained),
-            refused=_refs(self._refused),
+            refused={ref: self._refused[ref.kind, ref.key] for ref in _refs(self._refused)},
             changed=changed,
         )
 
@@ -274,7 +275,7 @@ class Loader:
 
     def _decide(self, identity: ObjectId, before: Located | None) -> Located | None:
         self._retained.discard(identity)
-        self._refused.discard(identity)
+        self._refused.pop(identity, None)
         self._duplicates.pop(identity, None)
         places = self._places(identity)
         if not places:
@@ -288,7 +289,11 @@ class Loader:
             if before is not None and (before.origin.file, self._numbers[identity]) == (file, number):
                 break
         # Every definition in front of the last good version is broken, or it moved and broke on the way.
-        (self._refused if before is None else self._retained).add(identity)
+        if before is None:
+            claims = (claim for _file, _number, claim in places if claim is not None)
+            self._refused[identity] = next((claim.stand_in for claim in claims), None)
+        else:
+            self._retained.add(identity)
         return before
 
     def _places(self, identity: ObjectId) -> list[_Place]:

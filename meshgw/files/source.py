@@ -47,10 +47,14 @@ class FileProblem(Struct, frozen=True, kw_only=True):
 
 
 class Claim(NamedTuple):
-    """A place that defines an object; ``resource`` is None when what stands there is of the wrong shape."""
+    """A place that defines an object; ``resource`` is None when what stands there is of the wrong shape.
+
+    ``stand_in`` may then stand for it.
+    """
 
     line: int
     resource: Resource | None
+    stand_in: Resource | None = None
 
 
 class Item(NamedTuple):
@@ -90,7 +94,9 @@ class Source(NamedTuple):
             for item in document.items:
                 identity = item.id
                 if identity is not None:
-                    found.setdefault(identity, []).append(Claim(start + item.line, item.decoded.object))
+                    found.setdefault(identity, []).append(
+                        Claim(start + item.line, item.decoded.object, item.decoded.stand_in)
+                    )
         return found
 
     def problems(self) -> Iterator[FileProblem]:

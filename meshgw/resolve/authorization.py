@@ -39,6 +39,7 @@ from meshgw.resolve.tables import (
 WORKLOADS_OF = Key("", "")
 """In the place of a Service: what no Service is named for, at a waypoint traffic addressed to workloads."""
 
+_NOT_UNDERSTOOD = "the field is unknown or null"
 _NAMESPACE_WIDE = "Namespace"
 _TARGET_KINDS = {
     ("Gateway", names.GATEWAY_GROUP): "Gateway",
@@ -73,10 +74,8 @@ def resolve_policy(
 
 def _unreadable_target(policy: istio.AuthorizationPolicy) -> tuple[str, str] | None:
     """Return field and reason if what the policy targets was not understood in full."""
-    for path in policy.unknown_fields:
-        if path.lower().startswith("spec.target"):
-            return path, "the field is unknown or null"
-    return None
+    path = policy.unknown_target
+    return None if path is None else (path, policy.unreadable or _NOT_UNDERSTOOD)
 
 
 def _remark(view: View, policy: AuthorizationPolicy) -> AuthorizationPolicy:
@@ -127,7 +126,7 @@ def deny_policy(
 ) -> Iterable[tuple[Key, AuthorizationPolicy]]:
     """Deny all that the policy names, and all of its namespace, when reading it failed by a bug of ours."""
     refs = (*policy.spec.target_refs, *((policy.spec.target_ref,) if policy.spec.target_ref else ()))
-    if not refs:
+    if not refs and not _unreadable_target(policy):
         return
     targets = (*(_target(key, ref.kind, ref.name) for ref in refs), (_NAMESPACE_WIDE, Key("", key.namespace)))
     yield key, _denial(key, targets, "spec", f"internal error: {type(error).__name__}", code="MG9001")
@@ -178,6 +177,8 @@ def _read(
     view: View, key: Key, policy: istio.AuthorizationPolicy, targets: tuple[tuple[str, Key], ...]
 ) -> AuthorizationPolicy:
     action = policy.spec.action
+    if policy.unreadable:
+        raise _UnsupportedError("spec", policy.unreadable)
     if policy.metadata.annotations.get(names.ANNOTATION_DRY_RUN) == "true":
         return _without_effect(key, "dry runs are not reported, and never decide")
     if action in _NO_EFFECT:
@@ -185,7 +186,7 @@ def _read(
     if action not in Action.__members__:
         raise _UnsupportedError("spec.action", f"action {action} is not supported")
     for path in policy.unknown_fields:
-        raise _UnsupportedError(path, "the field is unknown or null")
+        raise _UnsupportedError(path, _NOT_UNDERSTOOD)
     if policy.spec.selector is not None:
         raise _UnsupportedError("spec.selector", "selector and targetRefs exclude each other")
     if policy.spec.provider is not None:

@@ -53,9 +53,16 @@ class Verdict(NamedTuple):
 
 
 def governing_policy(view: View, service: Key, port: str) -> Governing | None:
-    """Return the policy for a port of that name: one for the section, else one for the whole Service, oldest first."""
+    """Return the policy for a port of that name: one for the section, else one for the whole Service, oldest first.
+
+    If there is none, one of the namespace whose targets are not all known: it may have meant this Service.
+    """
     candidates = _candidates(view, service)
-    return next((_first(candidates, section) for section in (port, "") if _first(candidates, section)), None)
+    found = next((_first(candidates, section) for section in (port, "") if _first(candidates, section)), None)
+    if found is not None:
+        return found
+    suspects = view.by(BACKEND_TLS_POLICIES, "target", (service.namespace,))
+    return Governing(*suspects[0]) if suspects else None
 
 
 def _candidates(view: View, service: Key) -> list[tuple[str, Governing]]:
@@ -66,7 +73,12 @@ def _candidates(view: View, service: Key) -> list[tuple[str, Governing]]:
         for ref in policy.spec.target_refs
         if (ref.group, ref.kind, ref.name) == (CORE_GROUP, "Service", service.name)
     ]
-    return sorted(found, key=lambda item: (item[1].policy.metadata.creation_timestamp or "", item[1].key))
+    return sorted(found, key=lambda item: _age(item[1]))
+
+
+def _age(item: Governing) -> tuple[bool, str, Key]:
+    """The order of precedence; whatever could not be read comes last, as nobody knows how old it is."""
+    return bool(item.policy.unreadable), item.policy.metadata.creation_timestamp or "", item.key
 
 
 def _first(candidates: Iterable[tuple[str, Governing]], section: str) -> Governing | None:
@@ -75,6 +87,10 @@ def _first(candidates: Iterable[tuple[str, Governing]], section: str) -> Governi
 
 def judge(view: View, key: Key, policy: BackendTLSPolicy) -> Verdict:
     """Return what the policy demands of a connection, or why it cannot be applied."""
+    if policy.unreadable:
+        return Verdict(None, _Flaw("Invalid", policy.unreadable))
+    if policy.unknown_fields:
+        return Verdict(None, _Flaw("Invalid", f"{policy.unknown_fields[0]}: the field is unknown or null"))
     validation = policy.spec.validation
     refs, known = validation.ca_certificate_refs, validation.well_known_ca_certificates
     if bool(refs) == bool(known):
@@ -127,7 +143,7 @@ def resolve_backend_tls(view: View, key: Key, row: BackendTLSPolicy) -> Iterable
             if cluster.target.protocol not in UNGOVERNED
         }
     )
-    if not gateways:
+    if not gateways and row.unknown_target is None:
         return
     verdict = judge(view, key, row)
     obstacle = verdict.accepted or _obstacle(view, key, row)
@@ -137,7 +153,7 @@ def resolve_backend_tls(view: View, key: Key, row: BackendTLSPolicy) -> Iterable
         BackendTlsResult(
             key=key,
             ancestors=tuple((_ancestor(gateway), conditions) for gateway in gateways),
-            findings=tuple(_findings(key, verdict, obstacle)),
+            findings=tuple(_findings(key, row, verdict, obstacle)),
         ),
     )
 
@@ -175,12 +191,17 @@ def _ancestor(gateway: Key) -> ParentReference:
     return ParentReference(group=GATEWAY_GROUP, kind="Gateway", namespace=gateway.namespace, name=gateway.name)
 
 
-def _findings(key: Key, verdict: Verdict, obstacle: _Flaw | None) -> Iterable[Finding]:
+def _findings(key: Key, policy: BackendTLSPolicy, verdict: Verdict, obstacle: _Flaw | None) -> Iterable[Finding]:
     about = ObjectRef("BackendTLSPolicy", *key)
     for flaw in verdict.refs:
         yield Finding(code="MG3002", object=about, field="spec.validation.caCertificateRefs", message=flaw.message)
     if verdict.accepted:
-        yield Finding(code="MG3004", object=about, field="spec.validation", message=verdict.accepted.message)
+        field, message = "spec.validation", verdict.accepted.message
+        if policy.unreadable or policy.unknown_fields:
+            field = policy.unknown_target or next(iter(policy.unknown_fields), "spec")
+        if policy.unknown_target is not None:
+            message = f"backends in namespace {key.namespace} without another policy are not reached: {message}"
+        yield Finding(code="MG3004", object=about, field=field, message=message)
     elif obstacle:
         code = "MG3005" if obstacle.reason == "Conflicted" else "MG4005"
         yield Finding(code=code, object=about, field="spec.targetRefs", message=obstacle.message)

@@ -54,12 +54,14 @@ REFERENCE_GRANTS: Table[Key, policy.ReferenceGrant] = Table(
 
 
 def _policy_targets(key: Key, row: policy.BackendTLSPolicy) -> Iterable[Hashable]:
-    return {(ref.group, ref.kind, key.namespace, ref.name) for ref in row.spec.target_refs}
+    named: set[tuple[str, ...]] = {(ref.group, ref.kind, key.namespace, ref.name) for ref in row.spec.target_refs}
+    return named if row.unknown_target is None else {*named, (key.namespace,)}
 
 
 BACKEND_TLS_POLICIES: Table[Key, policy.BackendTLSPolicy] = Table(
     "backendtlspolicies", indexes={"target": _policy_targets}
 )
+"""Those whose targets are not all known are found by (namespace,) too."""
 AUTHORIZATION_POLICIES: Table[Key, istio.AuthorizationPolicy] = Table(
     "authorizationpolicies", indexes={"namespace": lambda key, _row: (key.namespace,)}
 )

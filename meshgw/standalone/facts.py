@@ -9,17 +9,14 @@ from typing import Any
 
 from meshgw import names
 from meshgw.api import gateway as api
-from meshgw.api.istio import AuthorizationPolicy, AuthorizationPolicySpec, PolicyTargetReference
 from meshgw.api.meta import Key, ObjectMeta, ObjectRef
+from meshgw.api.scalars import printable
 from meshgw.files.load import Loader
 from meshgw.files.scan import Change
 from meshgw.files.source import FileProblem
 from meshgw.ir.finding import Finding
 from meshgw.pipeline import list_facts, list_kinds
 from meshgw.standalone.controller import Batch
-
-UNREADABLE = "an unreadable policy"
-"""Target kind of a policy that stands for one that never could be read: nobody knows it, so it denies its namespace."""
 
 
 class FileFacts:
@@ -32,7 +29,7 @@ class FileFacts:
         self._loader = Loader(paths, registry=list_kinds())
         self._tables = list_facts()
         self._pending: dict[tuple[str, Key], Any] = {}
-        self._refused: frozenset[ObjectRef] = frozenset()
+        self._refused: dict[ObjectRef, Any] = {}
         for name in (names.CLASS_INGRESS, names.CLASS_EGRESS, names.CLASS_WAYPOINT):
             self._pending["GatewayClass", Key("", name)] = _standard_class(name)
 
@@ -40,7 +37,7 @@ class FileFacts:
         """Look at the files, or only at those of a change since the last look; I/O errors become problems."""
         loaded = self._loader.load(change)
         self._pending.update(loaded.changed)
-        self._stand_in(frozenset(ref for ref in loaded.refused if ref.kind == "AuthorizationPolicy"))
+        self._stand_in({ref: row for ref, row in loaded.refused.items() if row is not None})
         problems = tuple(_finding(problem) for problem in loaded.problems)
         self.moved = problems != self.problems
         self.problems = problems
@@ -66,12 +63,13 @@ class FileFacts:
             batch.setdefault(table, {})[key] = row
         return batch
 
-    def _stand_in(self, refused: frozenset[ObjectRef]) -> None:
-        """Put a denying policy in the place of each that never could be read (fail closed)."""
-        for ref in refused - self._refused:
-            self._pending[ref.kind, ref.key] = _unreadable_policy(ref.key)
-        for ref in self._refused - refused:
-            self._pending.setdefault((ref.kind, ref.key), None)
+    def _stand_in(self, refused: dict[ObjectRef, Any]) -> None:
+        """Put in the place of each policy that never could be read what stands for it (fail closed)."""
+        for ref, row in refused.items():
+            if self._refused.get(ref) != row:
+                self._pending[ref.kind, row.key] = row
+        for ref in self._refused.keys() - refused.keys():
+            self._pending.setdefault((ref.kind, self._refused[ref].key), None)
         self._refused = refused
 
 
@@ -85,31 +83,16 @@ def _standard_class(name: str) -> api.GatewayClass:
     )
 
 
-def _unreadable_policy(key: Key) -> AuthorizationPolicy:
-    """Return a policy that is certain to deny, as nobody knows the kind of its target."""
-    target = PolicyTargetReference(group=names.GATEWAY_GROUP, kind=UNREADABLE, name=key.name)
-    return AuthorizationPolicy(
-        metadata=ObjectMeta(name=key.name, namespace=key.namespace),
-        spec=AuthorizationPolicySpec(target_refs=(target,)),
-    )
-
-
 def _finding(problem: FileProblem) -> Finding:
     """Return a problem as one line, whatever a refused document says of itself."""
     ref = problem.object or ObjectRef("File", "", problem.file)
     where = f"{problem.file}:{problem.line}: " if problem.line else f"{problem.file}: "
     return Finding(
         code=problem.code,
-        object=ObjectRef(*map(_printable, ref)),
-        field=_printable(problem.field or ""),
-        message=_printable(where + problem.message),
+        object=ObjectRef(*map(printable, ref)),
+        field=printable(problem.field or ""),
+        message=printable(where + problem.message),
     )
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def read_text(text: str) -> tuple[Batch, tuple[Finding, ...]]:

@@ -62,7 +62,7 @@ def test_cluster_scoped_kinds_are_marked() -> None:
 
 
 def test_only_security_policies_are_strict() -> None:
-    assert {kind.name for kind in KINDS if kind.strict} == {"AuthorizationPolicy"}
+    assert {kind.name for kind in KINDS if kind.strict} == {"AuthorizationPolicy", "BackendTLSPolicy"}
     assert {"", "discovery.k8s.io", GATEWAY, "security.istio.io"} == REGISTRY.groups
 
 

@@ -167,7 +167,7 @@ def test_a_wrong_object_without_a_good_version_is_refused(folder: Folder) -> Non
     loaded = folder.write(a=wrong("x"))
     assert (values(loaded), retained(loaded), [ref.name for ref in loaded.refused]) == ({}, [], ["x"])
     loaded = folder.write(a=config("x"))
-    assert (values(loaded), loaded.refused) == ({"x": "1"}, ())
+    assert (values(loaded), loaded.refused) == ({"x": "1"}, {})
 
 
 def test_an_object_that_lost_its_name_stays(folder: Folder) -> None:

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from meshgw.api.meta import Key
+from meshgw.api.meta import Key, ObjectMeta
+from meshgw.api.policy import (
+    BackendTLSPolicy,
+    BackendTLSPolicySpec,
+    BackendTLSPolicyValidation,
+    LocalPolicyTargetReferenceWithSectionName,
+)
 from meshgw.ir.backend import BackendTlsResult, Bundle, SanKind, UpstreamTls, bundle_name
 from meshgw.resolve import tables as t
 from meshgw.resolve.backend_tls import governing_policy
@@ -219,3 +225,57 @@ def test_a_gateway_that_forwards_bytes_of_the_clients_own_is_no_ancestor(protoco
     built.gateway(GATEWAY)
     built.reach(web(443, protocol))
     assert built.graph.rows(t.BACKEND_TLS_RESULTS) == {}
+
+
+def broken(built: World, name: str = "broken", *, targets: bool = True, unknown: tuple[str, ...] = ()) -> None:
+    """Put a policy that could not be read, or not in full."""
+    metadata = ObjectMeta(name=name, namespace="default")
+    refs = (LocalPolicyTargetReferenceWithSectionName(group="", kind="Service", name="web"),) if targets else ()
+    validation = BackendTLSPolicyValidation(hostname="web.example", well_known_ca_certificates="System")
+    row = BackendTLSPolicy(
+        metadata=metadata,
+        spec=BackendTLSPolicySpec(target_refs=refs, validation=validation),
+        unknown_fields=unknown,
+        unreadable="" if unknown and targets else "cannot be read",
+    )
+    built.commit({t.BACKEND_TLS_POLICIES: {Key("default", name): row}})
+
+
+def refused(built: World) -> str:
+    """Why the backend is not reached."""
+    cluster = built.cluster(web(443))
+    assert cluster is not None
+    return cluster.refused
+
+
+def test_a_policy_that_could_not_be_read_closes_its_backends() -> None:
+    built = world()
+    broken(built)
+    assert refused(built)
+    ((_ref, conditions),) = result(built, "broken").ancestors
+    assert [item.reason for item in conditions if not item.status] == ["Invalid"]
+    assert codes(built, "broken") == ["MG3004"]
+
+
+def test_a_policy_with_fields_that_are_not_understood_closes_its_backends() -> None:
+    built = world()
+    broken(built, unknown=("spec.validation.subjectAltName",))
+    assert "spec.validation.subjectAltName" in refused(built)
+    (finding,) = result(built, "broken").findings
+    assert (finding.code, finding.field) == ("MG3004", "spec.validation.subjectAltName")
+
+
+def test_a_policy_of_unknown_targets_closes_what_no_other_policy_governs() -> None:
+    built = world()
+    broken(built, targets=False, unknown=("spec.targetRefs",))
+    assert refused(built)
+    (finding,) = result(built, "broken").findings
+    assert "backends in namespace default without another policy" in finding.message
+    built.put(policy())
+    assert not refused(built)
+
+
+def test_a_policy_that_could_not_be_read_does_not_displace_one_that_could() -> None:
+    built = world(policy())
+    broken(built, "a")
+    assert not refused(built)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshgw.api.meta import Key
+from meshgw.api.policy import BackendTLSPolicy
 from meshgw.resolve import tables as t
 from meshgw.standalone.facts import FileFacts, read_text
 
@@ -53,3 +54,45 @@ def test_a_refused_document_cannot_write_lines_of_its_own_into_findings() -> Non
     _facts, (problem,) = read_text(f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n")
     assert problem.object.name == "a\\n\\x1b[2Jfaked: all is well"
     assert problem.message.isprintable()
+
+
+POLICY = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: p, namespace: default}
+spec:
+  targetRefs: [{group: '', kind: Service, name: SERVICE}]
+  validation: {hostname: HOST, wellKnownCACertificates: System}
+"""
+POLICY_KEY = Key("default", "p")
+
+
+def test_something_stands_for_a_policy_that_never_could_be_read_until_it_can(tmp_path: Path) -> None:
+    facts, file = facts_of(tmp_path), tmp_path / "policy.yaml"
+
+    def write(service: str, host: str) -> BackendTLSPolicy | None:
+        file.write_text(POLICY.replace("SERVICE", service).replace("HOST", host))
+        facts.read()
+        row: BackendTLSPolicy | None = facts.take().get(t.BACKEND_TLS_POLICIES, {}).get(POLICY_KEY)
+        return row
+
+    row = write("a", "7")
+    assert row is not None
+    assert row.unreadable
+    row = write("b", "7")
+    assert row is not None
+    assert [ref.name for ref in row.spec.target_refs] == ["b"]
+    row = write("b", "b.example.com")
+    assert row is not None
+    assert not row.unreadable
+    assert write("b", "7") is None, "the last good version stays"
+
+
+def test_what_stood_for_a_policy_goes_with_it(tmp_path: Path) -> None:
+    facts, file = facts_of(tmp_path), tmp_path / "policy.yaml"
+    file.write_text(POLICY.replace("SERVICE", "a").replace("HOST", "7"))
+    facts.read()
+    assert facts.take()[t.BACKEND_TLS_POLICIES][POLICY_KEY] is not None
+    file.unlink()
+    facts.read()
+    assert facts.take() == {t.BACKEND_TLS_POLICIES: {POLICY_KEY: None}}
