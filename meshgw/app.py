@@ -30,6 +30,7 @@ from meshgw.standalone.board import SHOWN, Board, GatewayLine, Picture
 from meshgw.standalone.claims import Claims
 from meshgw.standalone.controller import Batch, Controller
 from meshgw.standalone.envoy import find_envoy
+from meshgw.standalone.expiry import find_expired
 from meshgw.standalone.facts import FileFacts
 from meshgw.standalone.fleet import Fleet, ProxyOptions, end_strangers
 from meshgw.standalone.heap import unwatched, watched_by_size
@@ -50,6 +51,8 @@ _REMOVE_AFTER = 0.075
 """Seconds for which objects must be gone from the files: many programs replace a file in two steps."""
 _CLAIM_AGAIN = 0.25
 """Seconds between tries for addresses that somebody else holds."""
+_EXPIRY_AGAIN = 30.0
+"""Seconds between looks for certificates that have expired."""
 
 
 class Application:
@@ -144,6 +147,7 @@ class Application:
             tasks.create_task(self.server.run(), name="xds"),
             tasks.create_task(self._watch_files(), name="files"),
             tasks.create_task(self._claim_again(), name="addresses"),
+            tasks.create_task(self._watch_expiry(), name="expiry"),
             tasks.create_task(watch_stalls(self.metrics.stalls.observe), name="stalls"),
         ]
         if self.identities is not None:
@@ -200,6 +204,16 @@ class Application:
             if self._claims.findings() != before:
                 self._schedule_redraw()
 
+    async def _watch_expiry(self) -> None:
+        """Show certificates that expire while nothing else happens."""
+        shown: list[Finding] = []
+        while True:
+            found = find_expired(self.controller.graph, time.time())
+            if found != shown:
+                shown = found
+                self._schedule_redraw()
+            await asyncio.sleep(_EXPIRY_AGAIN)
+
     def _follow_gateways(self) -> None:
         """Let addresses, proxies and certificates follow the Gateways."""
         gateways = self.controller.gateways()
@@ -249,6 +263,7 @@ class Application:
         """Return everything there is to say, sorted."""
         found = [*self.facts.problems, *self._nacks.values(), *self._claims.findings()]
         found += self._nameless()
+        found += find_expired(self.controller.graph, time.time())
         if self.fleet is not None:
             found += [
                 Finding(code="MG6002", object=ObjectRef("Gateway", *key), message=text)

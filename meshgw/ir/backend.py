@@ -87,6 +87,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     chain: bytes = b""
     key: bytes = b""
+    not_after: int = 0
+    """When the first certificate of the chain expires, in Unix seconds."""
     error: str = ""
 
     def __repr__(self) -> str:

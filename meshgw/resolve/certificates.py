@@ -54,7 +54,8 @@ def resolve_certificate(_view: View, key: Key, row: Secret) -> Iterable[tuple[Ke
         yield key, Certificate(name=name, error=str(error))
         return
     encoded = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    yield key, Certificate(name=name, chain=_pem(chain), key=encoded)
+    end = int(chain[0].not_valid_after_utc.timestamp())
+    yield key, Certificate(name=name, chain=_pem(chain), key=encoded, not_after=end)
 
 
 def resolve_bundle(

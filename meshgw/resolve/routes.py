@@ -80,7 +80,7 @@ def _http_rule(view: View, route: Report, position: int, rule: HTTPRouteRule) ->
     timeout = _milliseconds(report, f"{field}.timeouts.request", timeouts.request if timeouts else None)
     per_try = _milliseconds(report, f"{field}.timeouts.backendRequest", timeouts.backend_request if timeouts else None)
     retry = _retry(report, f"{field}.retry", rule.retry) if rule.retry else None
-    session = _session(report, field, position, rule)
+    session = _session(report, field, rule)
     compiled = Rule(
         matches=matches,
         filters=filters,
@@ -99,7 +99,7 @@ def _grpc_rule(view: View, route: Report, position: int, rule: GRPCRouteRule) ->
     matches = compile_grpc_matches(report, f"{field}.matches", rule.matches)
     filters = compile_filters(view, report, f"{field}.filters", rule.filters, protocol=GRPC, prefixes=False)
     backends = _backends(view, report, field, rule.backend_refs, filters, protocol=GRPC, prefixes=False)
-    session = _session(report, field, position, rule)
+    session = _session(report, field, rule)
     compiled = Rule(matches=matches, filters=filters, backends=backends, session=session, name=rule.name or "")
     return _servable(report, field, compiled)
 
@@ -158,15 +158,13 @@ def _retry(report: Report, field: str, spec: HTTPRouteRetry) -> Retry:
     return Retry(attempts=attempts, codes=codes, backoff=_milliseconds(report, f"{field}.backoff", spec.backoff) or 0)
 
 
-def _session(
-    report: Report, field: str, position: int, rule: HTTPRouteRule | GRPCRouteRule
-) -> SessionPersistence | None:
-    """Return the rule's sticky sessions; without a name of its own it gets one that no other rule has."""
+def _session(report: Report, field: str, rule: HTTPRouteRule | GRPCRouteRule) -> SessionPersistence | None:
+    """Return the rule's sticky sessions; without a name of their own they get one that stays when rules move."""
     spec = rule.session_persistence
     if spec is None:
         return None
     where = f"{field}.sessionPersistence"
-    name = spec.session_name or _session_name(report.object, rule.name or str(position))
+    name = spec.session_name or _session_name(report.object, rule)
     if not _TOKEN.match(name):
         report.refuse("MG4001", f"{where}.sessionName", f"{name!r} cannot name a cookie or header")
     timeout = _milliseconds(report, f"{where}.absoluteTimeout", spec.absolute_timeout) or 0
@@ -183,6 +181,11 @@ def _is_permanent(spec: SessionSpec) -> bool:
     return spec.type == "Cookie" and bool(spec.cookie_config and spec.cookie_config.lifetime_type == "Permanent")
 
 
-def _session_name(route: ObjectRef, rule: str) -> str:
-    digest = hashlib.blake2s(msgspec.json.encode((*route, rule)), digest_size=6).hexdigest()
+def _session_name(route: ObjectRef, rule: HTTPRouteRule | GRPCRouteRule) -> str:
+    """Return a name for the sessions of a rule, which is told by its own name or by its matches.
+
+    Of two rules with the same matches one never gets a request.
+    """
+    told = rule.name or sorted(msgspec.json.encode(match).decode() for match in rule.matches)
+    digest = hashlib.blake2s(msgspec.json.encode((*route, told)), digest_size=6).hexdigest()
     return f"meshgw-session-{digest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -14,11 +15,12 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Settings
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
+from meshgw.standalone.expiry import find_expired
 from meshgw.standalone.facts import FileFacts
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """A committed pipeline and what reading the files found."""
+    """A committed pipeline, and what else there is to say of its files as of now."""
 
     graph: Graph
     problems: tuple[Finding, ...]
@@ -41,4 +43,4 @@ def evaluate(paths: Sequence[str], *, mesh: bool = False) -> Evaluation:
     batch[t.SETTINGS] = {t.SINGLE: Settings(mesh=mesh, loopback_endpoints=True)}
     graph = build_graph()
     graph.commit(batch)
-    return Evaluation(graph, facts.problems)
+    return Evaluation(graph, (*facts.problems, *find_expired(graph, time.time())))

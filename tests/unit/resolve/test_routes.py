@@ -217,11 +217,16 @@ def test_sessions_that_no_cookie_can_hold_are_errors(fields: str) -> None:
 
 
 def test_unnamed_sessions_get_stable_names_of_their_own() -> None:
-    rules = f"[{{sessionPersistence: {{}}, {TO_WEB}}}, {{sessionPersistence: {{}}, {TO_WEB}}}]"
-    worlds = [World(service() + http_route(rules)) for _ in range(2)]
+    paths = ("/a", "/b", "/c")
+    rules = [f"{{sessionPersistence: {{}}, matches: [{{path: {{value: {path}}}}}], {TO_WEB}}}" for path in paths]
+    rules[2] = rules[2].replace("{", "{name: n, ", 1)
+    orders = (rules, rules[::-1])
+    worlds = [World(service() + http_route(f"[{', '.join(order)}]")) for order in orders]
     names = [[rule.session.name for rule in world.route("r").rules if rule.session] for world in worlds]
-    assert names[0] == names[1]
-    assert len(set(names[0])) == 2
+    assert names[0] == names[1][::-1]
+    assert len(set(names[0])) == 3
+    other = World(service() + http_route(f"[{', '.join(rules)}]", "other")).route("other")
+    assert not {rule.session.name for rule in other.rules if rule.session} & set(names[0])
 
 
 def test_grpc_routes_match_grpc_and_speak_it() -> None:
