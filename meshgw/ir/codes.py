@@ -167,6 +167,13 @@ _ROWS = (
         "Provide PEM certificates under ca.crt.",
     ),
     Code(
+        "MG3003",
+        _W,
+        "Certificate expired",
+        "The validity of a certificate that is in use has ended; clients refuse it.",
+        "Renew the certificate.",
+    ),
+    Code(
         "MG3004",
         _E,
         "Backend TLS refused",
