@@ -12,6 +12,7 @@ from meshgw.api.decode import Decoded, decode
 from meshgw.api.meta import Key, ObjectRef, Resource
 from meshgw.api.registry import REGISTRY, Registry
 from meshgw.files.document import Chunk, DocumentError, parse_json, parse_yaml, split
+from meshgw.files.guess import guess_policies
 
 BROKEN_YAML: Final = "MG9101"
 WRONG_SHAPE: Final = "MG9102"
@@ -72,7 +73,7 @@ class Item(NamedTuple):
 
 
 class Document:
-    """What one text holds: items, or the error that keeps it from being read."""
+    """What one text holds: items, or the error that keeps it from being read and what may be in it all the same."""
 
     __slots__ = ("__weakref__", "error", "items")
 
@@ -198,7 +199,8 @@ def _read(text: str, registry: Registry, *, json: bool) -> Document:
     try:
         value = parse_json(text) if json else parse_yaml(text)
     except DocumentError as error:
-        return Document((), error)
+        guesses = guess_policies(text, registry)
+        return Document(tuple(Item(guess, error.line, error.line) for guess in guesses), error)
     if value is None:
         return Document(())
     found = [(path, decode(_document(item), registry)) for path, item in _objects(value, "", registry)]
