@@ -27,7 +27,6 @@ from meshgw.xds.events import (
     Received,
     Send,
     Settled,
-    Writable,
 )
 from meshgw.xds.proxy import Authorize, Limits, Peer, ProxyState, Refused
 from meshgw.xds.subscription import Push, Response, Subscription
@@ -74,15 +73,14 @@ class StreamSession(ABC):
         """What to do about an event. `Writable` yields at most one `Send`; no other event yields any."""
         if self.closed:
             return []
-        match event:
-            case Received(request, now):
-                commands = self._receive(request, now)
-            case Changed(changes, now):
-                commands = self._change(changes)
-            case Writable(now):
-                commands = self._next(now)
+        if isinstance(event, Received):
+            commands = self._receive(event.request, event.now)
+        elif isinstance(event, Changed):
+            commands = self._change(event.changes)
+        else:
+            commands = self._next(event.now)
         if self._group is not None and not self.closed:
-            commands += self._settle(self._group, now)
+            commands += self._settle(self._group, event.now)
         return commands
 
     def state(self) -> ProxyState:
@@ -312,8 +310,7 @@ class DeltaSession(StreamSession):
         if wildcard and not subscription.wildcard:
             subscription.wildcard = True
             subscription.answer_due = True
-            if self._group is not None:
-                subscription.dirty.update(self._group.entries(subscription.type_url))
+            subscription.dirty.update(self._group.entries(subscription.type_url) if self._group is not None else ())
         if not subscription.requested and request.initial_resource_versions:
             self._resume(subscription, dict(request.initial_resource_versions))
             subscription.asked |= owed
