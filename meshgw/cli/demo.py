@@ -75,17 +75,7 @@ def _report(outcomes: Sequence[Outcome], output: str) -> None:
         checks = msgspec.to_builtins(outcomes)
         write_json({"passed": all(outcome.passed for outcome in outcomes), "checks": checks})
         return
-    rows = (
-        (
-            "ok" if outcome.passed else "FAILED",
-            outcome.name,
-            outcome.expected,
-            outcome.observed,
-            f"{outcome.seconds:.2f}",
-        )
-        for outcome in outcomes
-    )
-    write_table(_COLUMNS, rows)
+    write_table(_COLUMNS, map(_row, outcomes))
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
