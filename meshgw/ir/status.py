@@ -81,6 +81,8 @@ def document(status: Status) -> dict[str, Any]:
     if isinstance(status, GatewayStatus):
         for listener in built.get("listeners", ()):
             listener["supportedKinds"] = [{"group": GATEWAY_GROUP, **kind} for kind in listener["supportedKinds"]]
+    elif isinstance(status, ClassStatus):
+        built["supportedFeatures"] = [{"name": name} for name in status.supported_features]
     elif isinstance(status, RouteStatus):
         for entry, parent in zip(built["parents"], status.parents, strict=True):
             entry["parentRef"] = _whole(parent.parent_ref)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshgw.api.gateway import ParentReference, RouteGroupKind
 from meshgw.ir.status import (
+    ClassStatus,
     Condition,
     GatewayStatus,
     ListenerStatus,
@@ -47,3 +48,7 @@ def test_a_policy_has_ancestors_in_the_place_of_parents() -> None:
     (written,) = document(PolicyStatus(ancestors=(ENTRY,)))["ancestors"]
     assert written["ancestorRef"] == {"group": GROUP, "kind": "Gateway", "name": "gw", "sectionName": "http"}
     assert "parentRef" not in written
+
+
+def test_a_class_names_its_features_in_objects() -> None:
+    assert document(ClassStatus(supported_features=("Gateway",)))["supportedFeatures"] == [{"name": "Gateway"}]
