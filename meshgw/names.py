@@ -45,3 +45,12 @@ STATE_CONNECT_AUTHORITY = "io.istio.connect_authority"
 
 REGEX_PROGRAM_SIZE = 1000
 """Largest RE2 program that is accepted; every Envoy is started with this as `re2.max_program_size.error_level`."""
+
+# Proxies in a cluster: what their bootstrap, their pods and their Services agree on.
+PROXY_IMAGE = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
+XDS_ADDRESS = "meshgw.meshgw-system.svc:18000"
+XDS_AUDIENCE = "meshgw"
+"""Audience of the ServiceAccount tokens by which proxies prove who they are."""
+METRICS_PORT = 15020
+STATUS_PORT = 15021
+ADMIN_PORT = 19000

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import msgspec
 
-from meshgw.api.meta import Key
+from meshgw.api.meta import Key, ObjectRef
 from meshgw.emit.resource import Resource
 from meshgw.engine import Table
 from meshgw.ir.backend import SecretUse
@@ -53,6 +53,17 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
 
 
+class ProxyObject(msgspec.Struct, frozen=True, gc=False):
+    """One Kubernetes object of a Gateway's deployment: `body` is its JSON for server-side apply, in canonical order.
+
+    Equal bodies mean equal objects. It has the owner reference to its Gateway, and its labels.
+    """
+
+    gateway: Key
+    api_version: str
+    body: bytes
+
+
 FRAGMENTS: Table[tuple[RouteConfigKey, RouteKey], tuple[Fragment, ...]] = Table("fragments")
 """The routes that one route object adds to one RouteConfiguration, sorted."""
 PLACED: Table[tuple[RouteConfigKey, str, RouteKey], Placed] = Table("placed")
@@ -85,3 +96,10 @@ WAYPOINT_RESOURCES: Table[ResourceKey, Resource] = Table("waypoint-resources")
 """Of every waypoint: the listeners that end HBONE connections and serve what is inside, and their cluster."""
 RESOURCES: Table[ResourceKey, Resource] = Table("resources", indexes={"gateway": lambda key, _row: (key.gateway,)})
 """Everything a Gateway's proxies are given."""
+PROXY_OBJECTS: Table[ObjectRef, ProxyObject] = Table(
+    "proxy-objects", indexes={"gateway": lambda _key, row: (row.gateway,)}
+)
+"""The Kubernetes objects that run the proxies of each Gateway, in a cluster.
+
+A Gateway's objects that are not here are to be removed, unless its row of PROXY_PLANS is HELD.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -12,6 +13,9 @@ from meshgw.api.meta import Key
 from meshgw.ir.finding import Finding
 from meshgw.ir.keys import ListenerKey
 from meshgw.ir.status import Condition
+
+Transport = Literal["tcp", "udp"]
+"""What a port is of."""
 
 
 class Role(StrEnum):
@@ -43,6 +47,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether gateways have mesh certificates and may speak HBONE."""
     loopback_endpoints: bool = False
     """Whether endpoints may be loopback or link-local addresses: standalone only; elsewhere they reach the proxy."""
+    deploys: bool = False
+    """Whether proxies are Kubernetes objects that are made for each Gateway: in a cluster, not standalone."""
+    proxy_image: str = names.PROXY_IMAGE
+    """Envoy's image, best with a digest (`image@sha256:...`)."""
+    xds_address: str = names.XDS_ADDRESS
+    """host:port where proxies in the cluster find their configuration; the host is the name in its certificate."""
+    xds_roots: str = ""
+    """PEM certificates that verify that server."""
 
     @property
     def trust_domains(self) -> tuple[str, ...]:

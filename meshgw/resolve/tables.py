@@ -15,6 +15,7 @@ from meshgw.ir import gateway as ir
 from meshgw.ir import route as irr
 from meshgw.ir.finding import Finding
 from meshgw.ir.keys import ClusterKey, ListenerKey, RouteConfigKey, RouteKey
+from meshgw.ir.proxy import ProxyPlan
 from meshgw.ir.status import RouteStatus, Status
 from meshgw.names import LABEL_SERVICE_NAME
 
@@ -113,6 +114,9 @@ LISTENERS: Table[ListenerKey, ir.Listener] = Table(
 LISTENER_SET_RESULTS: Table[Key, ir.ListenerSetResult] = Table(
     "listener-set-results", indexes={"gateway": lambda _key, row: (row.gateway,)}
 )
+
+PROXY_PLANS: Table[Key, ProxyPlan] = Table("proxy-plans")
+"""In a cluster: what is done with the Kubernetes objects of each Gateway of ours."""
 
 # --- Waypoints -----------------------------------------------------------------------------------------------------
 

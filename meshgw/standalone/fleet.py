@@ -13,7 +13,7 @@ import msgspec
 
 from meshgw.api.meta import Key
 from meshgw.observe.log import get_logger
-from meshgw.standalone.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.standalone.runtime import RuntimeDirectory
 from meshgw.standalone.supervise import EnvoyFailedError, Supervisor, SupervisorEvent, Timing
 

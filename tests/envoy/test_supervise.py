@@ -18,7 +18,7 @@ import grpc.aio
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from meshgw.standalone.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.standalone.process import start_time
 from meshgw.standalone.runtime import ProxyDirectory, RuntimeDirectory
 from meshgw.standalone.supervise import EnvoyFailedError, Supervisor, SupervisorEvent, Timing

@@ -18,7 +18,7 @@ from meshgw.engine import Graph
 from meshgw.ir.gateway import Settings
 from meshgw.ir.keys import ResourceKey
 from meshgw.names import HBONE_PORT
-from meshgw.standalone.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.xds.cache import Cache
 from meshgw.xds.server import AdsServer
 from tests.rig.addresses import next_loopback

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meshgw.standalone.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 
 
 def build(**options: Any) -> dict[str, Any]:
