@@ -7,7 +7,7 @@ RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
 JOBS ?= auto
 
-.PHONY: demo test test-fast test-envoy lint format bench golden clean
+.PHONY: demo test test-fast test-envoy lint format bench golden manifests clean
 
 demo: $(UV)  ## An ambient mesh on this machine, with real Envoys.
 	$(RUN) --no-default-groups meshgw demo
@@ -39,6 +39,9 @@ bench: $(UV)  ## Measure; writes tests/bench/results and docs/performance.md.
 
 golden: $(UV)  ## Rewrite the golden outputs; read the diff before you commit it.
 	$(PYTEST) -n $(JOBS) tests/golden --update-golden
+
+manifests: $(UV)  ## Rewrite the generated manifests: RBAC, GatewayClasses, charts' READMEs and CRDs.
+	$(RUN) python -m meshgw.install
 
 clean:
 	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
