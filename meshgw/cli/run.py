@@ -78,8 +78,8 @@ def command(
 
 
 def _serve(settings: object, output: str) -> None:
-    from meshgw.app import Application  # noqa: PLC0415 - slow to import
     from meshgw.config import RunSettings  # noqa: PLC0415 - slow to import
+    from meshgw.standalone.application import Application  # noqa: PLC0415 - slow to import
     from meshgw.standalone.board import JsonBoard, TableBoard  # noqa: PLC0415 - slow to import
     from meshgw.standalone.envoy import EnvoyError  # noqa: PLC0415 - slow to import
     from meshgw.standalone.lock import InUseError  # noqa: PLC0415 - slow to import

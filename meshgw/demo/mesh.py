@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
-from meshgw.app import Application
 from meshgw.config import MeshSettings, RunSettings
 from meshgw.demo.backend import Backend
 from meshgw.demo.client import greet
 from meshgw.demo.nodes import DemoError, NodeProxies
 from meshgw.demo.plan import Plan, claim_plan, write_manifests
 from meshgw.names import HBONE_PORT
+from meshgw.standalone.application import Application
 from meshgw.standalone.board import Picture
 from meshgw.standalone.envoy import EnvoyBinary
 from meshgw.standalone.fleet import ProxyOptions

@@ -11,11 +11,11 @@ from meshgw.api.meta import Key
 from meshgw.demo.plan import NAMESPACE, Plan
 from meshgw.demo.proxies import accounts, client_resources, secrets, workload_resources
 from meshgw.emit.resource import Resource
-from meshgw.identity.istiod import IstiodClient
+from meshgw.identity.accounts import Identities
 from meshgw.identity.observer import SilentObserver
+from meshgw.identity.rotate import CertificateSource
 from meshgw.ir.backend import WorkloadCertificate
 from meshgw.standalone.fleet import Fleet, ProxyOptions
-from meshgw.standalone.mesh import Identities
 from meshgw.standalone.runtime import RuntimeDirectory
 from meshgw.standalone.supervise import EnvoyFailedError, SupervisorEvent
 from meshgw.xds.cache import Cache
@@ -34,7 +34,7 @@ class DemoError(Exception):
 class NodeProxies:
     """Both node proxies; `identities` keeps their certificates."""
 
-    def __init__(self, plan: Plan, source: IstiodClient, runtime: RuntimeDirectory) -> None:
+    def __init__(self, plan: Plan, source: CertificateSource, runtime: RuntimeDirectory) -> None:
         self.server = AdsServer(Cache(), authorize=self._authorize, listen=runtime.xds, on_proxy=self._note_proxy)
         self.identities = Identities(
             source, self._note_certificate, trust_domain=plan.trust_domain, observer=SilentObserver()

@@ -6,10 +6,13 @@ import ipaddress
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from meshgw.api.meta import Key
+from meshgw.control import Endpoint, accepted_gateways, requested_addresses, wanted_endpoints
+from meshgw.engine import Graph, Table
 from meshgw.ir.gateway import Binding
-from meshgw.standalone.lock import Transport
+from meshgw.resolve import tables as t
 
 DEFAULT_OFFSET = 10_000
 """Added to ports below 1024 where they cannot be bound: 80 becomes 10080."""
@@ -21,8 +24,6 @@ _FIRST = ipaddress.IPv4Address("127.0.0.1")
 _ADDRESSES = 254
 
 K = TypeVar("K", bound=Hashable)
-Endpoint = tuple[Transport, int]
-"""Transport (`tcp` or `udp`) and port."""
 
 
 class Wanted(NamedTuple):
@@ -30,6 +31,27 @@ class Wanted(NamedTuple):
 
     endpoints: frozenset[Endpoint]
     addresses: tuple[str, ...] = ()
+
+
+class LoopbackPlacing:
+    """Places Gateways on loopback addresses; `offset` is added to ports below 1024."""
+
+    follows: tuple[Table[Any, Any], ...] = (t.GATEWAYS, t.OUR_GATEWAYS, t.LISTENERS)
+    """The addresses that a Gateway asks for are in the object alone."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self._offset = offset
+
+    def place(self, graph: Graph) -> dict[Key, Binding | None]:
+        """Return the bindings that must change."""
+        before = dict(graph.rows(t.BINDINGS))
+        wanted = {
+            key: Wanted(wanted_endpoints(graph, gateway), requested_addresses(graph, key))
+            for key, gateway in accepted_gateways(graph).items()
+        }
+        after = assign_addresses(wanted, before=before, offset=self._offset)
+        gone: dict[Key, Binding | None] = dict.fromkeys(before.keys() - after.keys())
+        return gone | {key: binding for key, binding in after.items() if before.get(key) != binding}
 
 
 def assign_addresses(

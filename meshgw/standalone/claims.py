@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from meshgw.api.meta import Key, ObjectRef
+from meshgw.control import Endpoint, listener_resources
 from meshgw.ir.finding import Finding
-from meshgw.ir.gateway import Binding
+from meshgw.ir.gateway import Binding, Transport
 from meshgw.ir.keys import ResourceKey
-from meshgw.standalone.addresses import Endpoint
-from meshgw.standalone.controller import listener_resources
-from meshgw.standalone.lock import InUseError, Lock, Transport, claim_address
+from meshgw.standalone.lock import InUseError, Lock, claim_address
 
 _Place = tuple[Transport, str, int]
 """Transport, address and port."""

@@ -11,12 +11,12 @@ from meshgw import names
 from meshgw.api import gateway as api
 from meshgw.api.meta import Key, ObjectMeta, ObjectRef
 from meshgw.api.scalars import printable
+from meshgw.control import Batch
 from meshgw.files.load import Loader
 from meshgw.files.scan import Change
 from meshgw.files.source import FileProblem
 from meshgw.ir.finding import Finding
 from meshgw.pipeline import list_facts, list_kinds
-from meshgw.standalone.controller import Batch
 
 
 class FileFacts:

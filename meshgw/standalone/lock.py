@@ -9,9 +9,9 @@ import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
-Transport = Literal["tcp", "udp"]
+from meshgw.ir.gateway import Transport
 
 
 class InUseError(Exception):

@@ -1,22 +1,17 @@
-"""Mesh certificates of one standalone instance: from a real istiod, or from the embedded CA."""
+"""Where a standalone instance has its mesh certificates from: a real istiod, or the embedded CA."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from meshgw.api.meta import Key
 from meshgw.config import MeshSettings
 from meshgw.identity.authority import MeshAuthority
-from meshgw.identity.certificate import WorkloadCertificate
 from meshgw.identity.istiod import FileRootSource, IstiodClient
-from meshgw.identity.observer import IdentityObserver
-from meshgw.identity.rotate import Rotator
 from meshgw.identity.selfsigned import EmbeddedCa
-from meshgw.identity.spiffe import SpiffeError, SpiffeId, check_trust_domain
+from meshgw.identity.spiffe import check_trust_domain
 from meshgw.identity.tokens import FileTokenSource
-from meshgw.ir import backend
 
 
 class MeshSettingsError(Exception):
@@ -53,53 +48,3 @@ def _istiod(settings: MeshSettings, lifetime: timedelta) -> IstiodClient:
         cluster_id=settings.cluster_id,
         lifetime=lifetime,
     )
-
-
-class Identities:
-    """Keeps a certificate for each wanted ServiceAccount and passes each new one on."""
-
-    def __init__(
-        self,
-        source: IstiodClient,
-        publish: Callable[[Key, backend.WorkloadCertificate | None], None],
-        *,
-        trust_domain: str,
-        observer: IdentityObserver,
-    ) -> None:
-        self.source = source
-        self.refused: dict[Key, str] = {}
-        """Why a wanted ServiceAccount can have no identity."""
-        self._trust_domain = trust_domain
-        self._publish = publish
-        self.rotator = Rotator(source, self._note, observer=observer)
-
-    def want(self, accounts: set[Key]) -> None:
-        """Keep exactly these ServiceAccounts' certificates fresh; names that no identity can have are `refused`."""
-        self.refused = {}
-        wanted = set()
-        for account in accounts:
-            try:
-                wanted.add(self._identity(account))
-            except SpiffeError as error:
-                self.refused[account] = str(error)
-        kept = set(self.rotator.identities)
-        for identity in sorted(kept - wanted):
-            self.rotator.remove(identity)
-            self._publish(Key(identity.namespace, identity.service_account), None)
-        for identity in sorted(wanted - kept):
-            self.rotator.add(identity)
-
-    def renew(self) -> None:
-        """Fetch a new certificate for everybody now."""
-        for identity in tuple(self.rotator.identities):
-            self.rotator.renew(identity)
-
-    def _identity(self, account: Key) -> SpiffeId:
-        return SpiffeId(trust_domain=self._trust_domain, namespace=account.namespace, service_account=account.name)
-
-    def _note(self, certificate: WorkloadCertificate) -> None:
-        identity = certificate.identity
-        row = backend.WorkloadCertificate(
-            chain=certificate.chain_pem, key=certificate.private_key.reveal(), roots=certificate.roots_pem
-        )
-        self._publish(Key(identity.namespace, identity.service_account), row)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from meshgw.api.meta import Key
+from meshgw.diagnose.expiry import find_expired
 from meshgw.emit.resource import Resource
 from meshgw.emit.tables import RESOURCES
 from meshgw.engine import Graph
@@ -15,7 +16,6 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Settings
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
-from meshgw.standalone.expiry import find_expired
 from meshgw.standalone.facts import FileFacts
 
 

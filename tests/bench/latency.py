@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 import msgspec
 from envoy.config.listener.v3 import listener_pb2
 
-from meshgw.app import Application
 from meshgw.config import RunSettings
 from meshgw.emit.resource import ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SHORT_NAMES, Resource
 from meshgw.emit.tables import RESOURCES
 from meshgw.files.scan import Scan, compare, scan
 from meshgw.observe.log import configure
 from meshgw.observe.metrics import Metrics
+from meshgw.standalone.application import Application
 from meshgw.standalone.board import Picture
-from meshgw.standalone.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from tests.bench import world
 from tests.bench.floor import Go, Hold, Report, Stage, Written, pack, receive
 from tests.bench.prober import BODIES, Answer, Armed, Question
@@ -195,7 +195,7 @@ class Rig:
 
     def resource(self, type_url: str, name: str) -> Resource:
         """Return what meshgw gives its Envoy."""
-        found = self.app.controller.graph.get(RESOURCES, world.resource_key(type_url, name))
+        found = self.app.control.graph.get(RESOURCES, world.resource_key(type_url, name))
         assert found is not None, name
         return found
 
@@ -303,7 +303,7 @@ async def _floor(sock: Path, app: Application, address: str) -> AsyncIterator[Fl
     async with _process("tests.bench.floor", str(sock)) as process:
         floor = FloorProcess(process)
         held = [
-            _moved(resource, address) for _key, resource in app.controller.graph.by(RESOURCES, "gateway", world.GATEWAY)
+            _moved(resource, address) for _key, resource in app.control.graph.by(RESOURCES, "gateway", world.GATEWAY)
         ]
         await floor.ask(Hold(tuple(held)))
         bootstrap = build_bootstrap(

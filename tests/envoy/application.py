@@ -16,9 +16,9 @@ from typing import Any
 import httpcore
 
 from meshgw.api.meta import Key
-from meshgw.app import Application
 from meshgw.config import MeshSettings, RunSettings
 from meshgw.ir.finding import Finding
+from meshgw.standalone.application import Application
 from meshgw.standalone.board import Picture
 from tests.envoy.gateway import OFFSET, Document, Manifest, gateway, listener, manifest
 from tests.rig.clients import Target, request

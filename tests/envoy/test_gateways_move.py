@@ -53,7 +53,7 @@ async def test_a_gateway_that_returns_at_once_serves(loopback: str, backends: Ba
             before = instance.pid()
             assert before
             instance.write("main", *rest)
-            await eventually(lambda: not instance.app.controller.gateways(), interval=0.001)
+            await eventually(lambda: not instance.app.control.gateways(), interval=0.001)
             instance.write("main", placed(loopback), *rest)
             instance.app.reload()
             await eventually(lambda old=before: not alive(old), what="the old Envoy is gone", within=15)

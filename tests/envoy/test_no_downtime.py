@@ -103,7 +103,7 @@ async def world(loopback: str, backends: Backends, ca: CertificateAuthority) -> 
         world.write_endpoint(0)
         world.write_gateway()
         world.write_route(0)
-        await eventually(lambda: instance.app.identities and len(instance.app.controller.gateways()) == 2)
+        await eventually(lambda: instance.app.identities and len(instance.app.control.gateways()) == 2)
         leaf = await world.mesh_leaf("shop")
         node = HboneServer(leaf, leaf.root, host=workload, port=HBONE_PORT, routes={f"{workload}:8080": inner.address})
         async with node:

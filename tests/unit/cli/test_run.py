@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from meshgw import app
 from meshgw.cli.main import main
 from meshgw.config import RunSettings
+from meshgw.standalone import application
 from meshgw.standalone.envoy import EnvoyError
 from meshgw.standalone.lock import InUseError
 
@@ -36,7 +36,7 @@ def instance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Instance]:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "Application", fake)
+    monkeypatch.setattr(application, "Application", fake)
     return fake
 
 

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import pytest
 
+from meshgw.diagnose.expiry import find_expired
 from meshgw.engine import Graph
 from meshgw.pipeline import build_graph
-from meshgw.standalone.expiry import find_expired
 from meshgw.standalone.facts import read_text
 from tests.rig.certs import Leaf, authority
 

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from meshgw.standalone.heap import MANY, unwatched, watched_by_size
+from meshgw.observe.heap import MANY, unwatched, watched_by_size
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshgw.api.meta import Key
+from meshgw.control import Control
 from meshgw.emit.resource import LISTENER, Resource
 from meshgw.ir.gateway import Settings
 from meshgw.observe.metrics import Metrics
-from meshgw.standalone.controller import Controller
+from meshgw.standalone.addresses import LoopbackPlacing
 from meshgw.standalone.facts import read_text
 
 GATEWAY = Key("default", "gw")
@@ -28,17 +29,17 @@ spec:
 
 def test_a_gateway_that_asks_for_another_address_moves_there() -> None:
     published: list[tuple[Key, Mapping[tuple[str, str], Resource | None]]] = []
-    controller = Controller(
+    control = Control(
         settings=Settings(),
         publish=lambda key, changes: published.append((key, changes)),
         metrics=Metrics(),
-        port_offset=10_000,
+        placing=LoopbackPlacing(10_000),
     )
-    controller.commit(read_text(gateway("127.0.0.8"))[0])
+    control.commit(read_text(gateway("127.0.0.8"))[0])
     published.clear()
-    outcome = controller.commit(read_text(gateway("127.0.0.9"))[0])
+    outcome = control.commit(read_text(gateway("127.0.0.9"))[0])
     assert outcome.gateways
-    assert controller.binding(GATEWAY).bind == "127.0.0.9"
+    assert control.binding(GATEWAY).bind == "127.0.0.9"
     ((key, changes),) = published
     assert key == GATEWAY
     moved = changes[LISTENER, "tcp/80"]
