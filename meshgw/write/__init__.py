@@ -1,0 +1,1 @@
+"""What the leading replica tells the cluster: statuses, the proxies' objects, Events. Everything else only reads."""
