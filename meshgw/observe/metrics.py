@@ -33,6 +33,7 @@ class Metrics:
         self.push_seconds = Histogram("xds_push_to_ack_seconds", "Push to ACK", ["type"], buckets=_FAST, **labels)
         self.nacks = Counter("xds_nacks_total", "Responses a proxy refused", ["type"], **labels)
         self.proxies = Gauge("xds_connected_proxies", "Connected proxies", **labels)
+        self.refusals = Counter("xds_refused_streams_total", "Streams refused or ended", ["code"], **labels)
         self.expiry = Gauge("certificate_expiry_seconds", "End of validity, Unix time", ["identity"], **labels)
         self.rotations = Counter("certificate_rotations_total", "Certificates obtained", ["identity"], **labels)
         self.rotation_failures = Counter(
@@ -63,6 +64,10 @@ class Metrics:
     def connected(self, proxies: int) -> None:
         """Set the number of connected proxies."""
         self.proxies.set(proxies)
+
+    def refused(self, code: str) -> None:
+        """Count a stream that was refused, or ended for what the proxy did."""
+        self.refusals.labels(code).inc()
 
     def certificate_expires(self, identity: object, at: float) -> None:
         """Set when the certificate in use ends, in Unix seconds."""

@@ -1,15 +1,14 @@
 """What a session is told and what it wants done."""
 
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshgw.xds.cache import Changes
+from meshgw.xds.proxy import CloseCode
 
 Request: TypeAlias = discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest
-CloseCode = Literal["PERMISSION_DENIED", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
-"""Names of gRPC status codes."""
 
 
 class Received(msgspec.Struct, frozen=True):

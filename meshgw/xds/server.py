@@ -1,12 +1,12 @@
-"""The gRPC side of the xDS server: aggregated discovery, delta and state of the world, on loopback.
+"""The gRPC side of the xDS server: aggregated discovery, delta and state of the world, on loopback or by TLS.
 
 Each stream has one reader and one writer. The writer asks its session for the next message only when the transport
-took the last one, so a proxy that does not read stalls its own writer and nothing else, and holds no queue.
+took the last one, so a proxy that does not read stalls its own writer and nothing else, and holds no queue. The reader
+takes its time with a proxy that sends more than its share, or has it sent.
 """
 
 import asyncio
-import ipaddress
-import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -18,22 +18,33 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from meshgw.emit.resource import Resource
+from meshgw.observe.log import get_logger
+from meshgw.xds.admission import Admission
 from meshgw.xds.cache import Cache, Changes, Key
 from meshgw.xds.events import Acked, Changed, Close, Command, Nacked, Received, Send, Settled, Writable
-from meshgw.xds.proxy import Authorize, Limits, NoObserver, Peer, ProxyState, XdsObserver
+from meshgw.xds.pace import Pace
+from meshgw.xds.proxy import Authenticate, Authorize, Limits, NoObserver, Peer, ProxyState, Refused, XdsObserver
 from meshgw.xds.session import DeltaSession, StreamSession
 from meshgw.xds.sotw import SotwSession
+from meshgw.xds.transport import AGE_JITTER, bind, check_loopback, make_server
 
 SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 TICK: Final = 1.0
 """Seconds between looks at the bounds that only time can end."""
+_REQUEST_BYTES: Final = 16 * 1024
+_PUSH_BYTES: Final = 256 * 1024
+"""A request costs a stream 1 of its pace, and 1 more for each so many bytes received and sent."""
+
+_log = get_logger("xds")
 
 
 class Stream:
-    """One proxy's stream: its session, what wakes its writer, and how it ends."""
+    """One proxy's stream: its session and pace, what wakes its writer, and how it ends."""
 
-    def __init__(self, session: StreamSession) -> None:
+    def __init__(self, session: StreamSession, pace: Pace) -> None:
         self.session = session
+        self.pace = pace
+        self.is_old = False  # to be ended at the next good moment
         self.wake = asyncio.Event()
         self.ended = asyncio.Event()
         self.close: Close | None = None
@@ -48,8 +59,9 @@ class Stream:
 class AdsServer:
     """Serves a cache to proxies; all methods belong to the event loop `run` is on.
 
-    `listen` is `unix:/path`, or a loopback address and port. `on_proxy` is told the state of a proxy whenever it
-    changed; the last one has `connected` false.
+    `listen` is `unix:/path` or an address and port; one that other machines can reach needs `credentials` and
+    `authenticate`. `authorize` decides for every request whose configuration the peer gets. `on_proxy` is told the
+    state of a proxy whenever it changed; the last one has `connected` false.
     """
 
     def __init__(
@@ -58,22 +70,28 @@ class AdsServer:
         *,
         authorize: Authorize,
         listen: str = "127.0.0.1:0",
+        credentials: grpc.ServerCredentials | None = None,
+        authenticate: Authenticate | None = None,
         limits: Limits | None = None,
         observer: XdsObserver | None = None,
         on_proxy: Callable[[ProxyState], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if credentials is None or authenticate is None:
+            check_loopback(listen)
         self.address = listen
         self.started = asyncio.Event()
         self._cache = cache
         self._authorize = authorize
+        self._credentials = credentials
         self._limits = limits or Limits()
+        self._admission = Admission(authenticate, self._limits)
         self._observer: XdsObserver = observer or NoObserver()
         self._on_proxy = on_proxy
         self._clock = clock
         self._streams: dict[int, Stream] = {}
         self._serial = 0
-        check_loopback(listen)
+        self._told = Pace(rate=0.2, burst=20.0, now=clock())  # refusals that are logged
 
     async def run(self) -> None:
         """Serve until cancelled, then end every stream. `started` is set and `address` known once it listens.
@@ -117,28 +135,11 @@ class AdsServer:
             stream.wake.set()
 
     def _bind(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self._limits.message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.http2.max_pings_without_data", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ]
-        )
+        server = make_server(self._limits, guarded=self._credentials is not None)
         methods = {"DeltaAggregatedResources": self._delta, "StreamAggregatedResources": self._sotw}
         handlers = {name: grpc.stream_stream_rpc_method_handler(method) for name, method in methods.items()}
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
-        try:
-            port = server.add_insecure_port(self.address)
-        except RuntimeError as error:
-            raise OSError(f"xDS cannot listen on {self.address}: {error}") from error
-        if self.address.startswith("unix:"):
-            os.chmod(self.address.removeprefix("unix:"), 0o600)  # noqa: PTH101 - one call at start-up, before serving
-        else:
-            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        self.address = bind(server, self.address, self._credentials)
         return server
 
     async def _delta(self, _requests: object, context: Any) -> None:
@@ -148,37 +149,63 @@ class AdsServer:
         await self._serve(context, SotwSession, discovery_pb2.DiscoveryRequest)
 
     async def _serve(self, context: Any, protocol: type[StreamSession], request_type: Any) -> None:
-        if len(self._streams) >= self._limits.streams:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
         await context.send_initial_metadata(())  # else a status sent during the first message would send it again
+        peer = await self._admission.enter(Peer(address=context.peer(), headers=_headers(context)))
+        if isinstance(peer, Refused):
+            self._refuse(context.peer(), peer)
+            await context.abort(grpc.StatusCode[peer.code], peer.reason)
+            return
+        try:
+            close = await self._hold(peer, context, protocol, request_type)
+        finally:
+            self._admission.leave(peer)
+        if close is not None:
+            await context.abort(grpc.StatusCode[close.code], close.text)
+
+    async def _hold(self, peer: Peer, context: Any, protocol: type[StreamSession], request_type: Any) -> Close | None:
+        """Serve an admitted peer; returns how its stream ends."""
+        limits, now = self._limits, self._clock()
         self._serial += 1
         session = protocol(
-            self._cache,
-            proxy=self._serial,
-            peer=Peer(address=context.peer(), headers=_headers(context)),
-            authorize=self._authorize,
-            now=self._clock(),
-            limits=self._limits,
+            self._cache, proxy=self._serial, peer=peer, authorize=self._authorize, now=now, limits=limits
         )
-        stream = self._streams[session.proxy] = Stream(session)
+        pace = Pace(rate=limits.requests, burst=limits.request_burst, now=now)
+        stream = self._streams[session.proxy] = Stream(session, pace)
         try:
             async with asyncio.TaskGroup() as tasks:
                 reader = tasks.create_task(self._read(stream, context, request_type), name=f"xds-read-{session.proxy}")
                 writer = tasks.create_task(self._write(stream, context), name=f"xds-write-{session.proxy}")
-                await stream.ended.wait()
+                await self._wait(stream, peer)
                 reader.cancel()
                 writer.cancel()
         finally:
             self._drop(stream)
-        if stream.close is not None:
-            await context.abort(grpc.StatusCode[stream.close.code], stream.close.text)
+        return stream.close
+
+    async def _wait(self, stream: Stream, peer: Peer) -> None:
+        """Return when the stream has ended; old ones are ended when nothing is on its way."""
+        if self._credentials is None:
+            await stream.ended.wait()
+            return
+        # What jitter spreads needs no secrecy.
+        age = self._limits.age * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311
+        if not await _ended(stream, min(age, peer.proven_for)):
+            stream.is_old = True
+            stream.wake.set()
+            if not await _ended(stream, self._limits.grace):
+                stream.end(None)
+
+    def _refuse(self, address: str, refused: Refused) -> None:
+        self._observer.refused(refused.code)
+        if self._told.allows(self._clock()):
+            _log.warning("stream refused", peer=address, code=refused.code, reason=refused.reason)
 
     async def _read(self, stream: Stream, context: Any, request_type: Any) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
             try:
                 request = request_type.FromString(data)
             except DecodeError:
-                stream.end(Close("INVALID_ARGUMENT", "the request is not a discovery request"))
+                self._do(stream, [Close("INVALID_ARGUMENT", "the request is not a discovery request")])
                 return
             known = stream.session.group is not None
             self._do(stream, stream.session.handle(Received(request, self._clock())))
@@ -186,7 +213,14 @@ class AdsServer:
             if not known and stream.session.group is not None:
                 self._observer.connected(len(self.proxies()))
             self._tell(stream)
+            await self._rest(stream, 1 + len(data) / _REQUEST_BYTES)
         stream.end(None)
+
+    async def _rest(self, stream: Stream, cost: float) -> None:
+        """Read on only when the stream has paid for what it asked; meanwhile the transport holds the peer back."""
+        wait = stream.pace.spend(cost, self._clock())
+        if wait > 0:
+            await asyncio.sleep(wait)
 
     async def _write(self, stream: Stream, context: Any) -> None:
         while True:
@@ -195,8 +229,12 @@ class AdsServer:
             send = next((command for command in commands if isinstance(command, Send)), None)
             self._do(stream, commands)
             if send is None:
+                if stream.is_old and stream.session.is_answered():
+                    stream.end(None)
+                    return
                 await stream.wake.wait()
                 continue
+            stream.pace.spend(len(send.body) / _PUSH_BYTES, self._clock())
             self._observer.pushed(stream.session.group or "", send.type_url, len(send.body), send.resources)
             try:
                 await context.write(send.body)
@@ -219,6 +257,7 @@ class AdsServer:
                     changes = self._cache.settle(group, stream.session.proxy, commit, now=self._clock())
                     pending.extend(self._pass_on(changes))
                 case Close():
+                    self._refuse(stream.session.peer.address, Refused(command.text, command.code))
                     stream.end(command)
 
     def _spread(self, all_changes: Iterable[Changes | None]) -> None:
@@ -253,17 +292,14 @@ class AdsServer:
             self._on_proxy(stream.session.state())
 
 
-def check_loopback(listen: str) -> None:
-    """Raise ValueError unless only this machine can reach the address."""
-    if listen.startswith("unix:"):
-        return
-    host = listen.rpartition(":")[0].strip("[]")
+async def _ended(stream: Stream, within: float) -> bool:
+    """Whether the stream ends within these seconds."""
     try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(f"xDS listens on loopback or a unix socket, not on {listen!r}")
+        async with asyncio.timeout(within):
+            await stream.ended.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _headers(context: Any) -> dict[str, str]:

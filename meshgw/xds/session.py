@@ -53,7 +53,7 @@ class StreamSession(ABC):
         self.node_id = ""
         self._metadata: Mapping[str, object] = {}
         self._cache = cache
-        self._peer = peer
+        self.peer = peer
         self._authorize = authorize
         self._limits = limits or Limits()
         self._connected_at = now
@@ -83,13 +83,17 @@ class StreamSession(ABC):
             commands += self._settle(self._group, event.now)
         return commands
 
+    def is_answered(self) -> bool:
+        """Whether the proxy has answered every response: a good moment to end the stream."""
+        return not any(subscription.unanswered for subscription in self._subscriptions.values())
+
     def state(self) -> ProxyState:
         """The stream as of now, for people and status pages."""
         return ProxyState(
             proxy=self.proxy,
             node_id=self.node_id,
             group=self.group or "",
-            address=self._peer.address,
+            address=self.peer.address,
             protocol=self.protocol,
             connected_at=self._connected_at,
             connected=not self.closed,
@@ -125,9 +129,9 @@ class StreamSession(ABC):
                 self.node_id, self._metadata = node_id, MessageToDict(request.node.metadata)
         if not self.node_id:
             return Close("INVALID_ARGUMENT", "the first request names no node id")
-        verdict = self._authorize(self._peer, self.node_id, self._metadata)
+        verdict = self._authorize(self.peer, self.node_id, self._metadata)
         if isinstance(verdict, Refused):
-            return Close("PERMISSION_DENIED", verdict.reason)
+            return Close(verdict.code, verdict.reason)
         if self._group is None:
             self._group = self._cache.attach(verdict, self.proxy, self.node_id)
         elif verdict != self._group.name:

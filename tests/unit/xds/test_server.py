@@ -1,10 +1,8 @@
 """The server over real gRPC on loopback."""
 
-import asyncio
 import logging
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from envoy.service.discovery.v3 import discovery_pb2
 
 from meshgw.emit.resource import Resource
 from meshgw.xds.cache import Cache
 from meshgw.xds.proxy import Limits, Peer, ProxyState, Refused
-from meshgw.xds.server import SERVICE, AdsServer, check_loopback
+from meshgw.xds.server import AdsServer
+from tests.unit.xds.peers import Clock, Proxy, Recorder, connected, names, serving, until
 from tests.unit.xds.playbook import (
     CDS,
     EDS,
@@ -31,102 +29,6 @@ from tests.unit.xds.playbook import (
     subscribe,
     want,
 )
-
-DEADLINE = 20.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Recorder:
-    """An observer that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-
-    def pushed(self, group: str, type_url: str, size: int, resources: int) -> None:
-        self.told.append(("pushed", group, type_url, size > 0, resources))
-
-    def acked(self, group: str, type_url: str, seconds: float) -> None:
-        self.told.append(("acked", group, type_url, seconds))
-
-    def nacked(self, group: str, type_url: str) -> None:
-        self.told.append(("nacked", group, type_url))
-
-    def connected(self, proxies: int) -> None:
-        self.told.append(("connected", proxies))
-
-
-class Proxy:
-    """An ADS client that does only what it is told."""
-
-    def __init__(self, channel: grpc.aio.Channel, *, delta: bool = True) -> None:
-        self.response_type = discovery_pb2.DeltaDiscoveryResponse if delta else discovery_pb2.DiscoveryResponse
-        self.request_type = discovery_pb2.DeltaDiscoveryRequest if delta else discovery_pb2.DiscoveryRequest
-        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
-        self.call: Any = channel.stream_stream(f"/{SERVICE}/{method}")()
-
-    async def send(self, request: Any) -> None:
-        await self.call.write(request.SerializeToString())
-
-    async def receive(self) -> Any:
-        async with asyncio.timeout(DEADLINE):
-            data = await self.call.read()
-        assert data is not grpc.aio.EOF, await self.call.code()
-        return self.response_type.FromString(data)
-
-    async def ask(self, request: Any) -> Any:
-        await self.send(request)
-        return await self.receive()
-
-    async def answer(self, response: Any, *, error: str = "") -> None:
-        request = self.request_type(type_url=response.type_url, response_nonce=response.nonce)
-        if error:
-            request.error_detail.message = error
-        await self.send(request)
-
-    async def ending(self) -> tuple[grpc.StatusCode, str]:
-        """How the server ended the stream."""
-        async with asyncio.timeout(DEADLINE):
-            return await self.call.code(), await self.call.details()
-
-
-@asynccontextmanager
-async def serving(**options: Any) -> AsyncIterator[AdsServer]:
-    server = AdsServer(options.pop("cache", None) or Cache(), **{"authorize": authorize_all, **options})
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(server.run())
-        await server.started.wait()
-        try:
-            yield server
-        finally:
-            task.cancel()
-
-
-@asynccontextmanager
-async def connected(server: AdsServer, *, delta: bool = True, options: Any = ()) -> AsyncIterator[Proxy]:
-    async with grpc.aio.insecure_channel(server.address, options=options) as channel:
-        proxy = Proxy(channel, delta=delta)
-        try:
-            yield proxy
-        finally:
-            proxy.call.cancel()
-
-
-async def until(condition: Any) -> None:
-    """Wait, within the deadline, for something no event tells of."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - what gRPC does on its own sets no event of ours
-            await asyncio.sleep(0.005)
-
-
-def names(response: Any) -> list[str]:
-    return [resource.name for resource in response.resources]
 
 
 @pytest.fixture
@@ -270,8 +172,7 @@ async def test_refusals_reach_the_proxy_with_their_reason() -> None:
         return Refused(f"no gateway for {node_id} with {peer.headers['x-token']}")
 
     async with serving(authorize=authorize) as server, grpc.aio.insecure_channel(server.address) as channel:
-        proxy = Proxy(channel)
-        proxy.call = channel.stream_stream(f"/{SERVICE}/DeltaAggregatedResources")(metadata=[("x-token", "t")])
+        proxy = Proxy(channel, metadata=[("x-token", "t")])
         await proxy.send(subscribe(CDS, node_id="n"))
         assert await proxy.ending() == (grpc.StatusCode.PERMISSION_DENIED, "no gateway for n with t")
         assert server.proxies() == ()
@@ -358,8 +259,3 @@ async def test_a_taken_address_is_an_error_that_names_it() -> None:
 def test_only_loopback_is_listened_on(listen: str) -> None:
     with pytest.raises(ValueError, match="loopback"):
         AdsServer(Cache(), authorize=authorize_all, listen=listen)
-
-
-@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.1.2.3:9", "[::1]:9", "unix:/run/x"])
-def test_loopback_and_unix_sockets_are_fine(listen: str) -> None:
-    check_loopback(listen)
