@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+pytest_plugins = ["tests.cluster.plugin"]
+
 
 @pytest.fixture(autouse=True)
 def _default_logs() -> Iterator[None]:

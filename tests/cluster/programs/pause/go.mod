@@ -1,0 +1,3 @@
+module meshgw.test/pause
+
+go 1.26.0
