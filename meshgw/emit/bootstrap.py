@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from meshgw.emit.proxy_listeners import StatusListeners, admin_cluster, status_listeners
+from meshgw.emit.proxy_xds import XdsCredentials, credentials_filters, credentials_socket, is_numeric
 from meshgw.names import REGEX_PROGRAM_SIZE
 
 XDS_CLUSTER = "xds_cluster"
@@ -41,12 +43,19 @@ _STAT_SUFFIXES = (
 
 
 class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs from one proxy to the next; addresses are `unix:/path` or `127.0.0.1:port`."""
+    """What differs from one proxy to the next; addresses are `unix:/path` or `host:port`.
 
-    node_id: str
-    cluster: str
+    `xds` may be a host name. Without a node id the command line of Envoy must give it.
+    """
+
+    node_id: str = ""
+    cluster: str = ""
     xds: str
     admin: str
+    credentials: XdsCredentials | None = None
+    """How server and proxy prove to each other who they are; without them the connection is in plain text."""
+    status: StatusListeners | None = None
+    """Listeners of a proxy in a cluster; then `admin` is a port of 127.0.0.1."""
     metadata: Mapping[str, str] = {}
     all_stats: bool = False
     """Keep every statistic: costs four times the CDS time and twice the memory at thousands of clusters."""
@@ -59,14 +68,11 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
 
 def build_bootstrap(options: Bootstrap) -> dict[str, Any]:
     """Return the bootstrap as a document for `envoy -c`."""
-    node: dict[str, Any] = {"id": options.node_id, "cluster": options.cluster}
-    if options.metadata:
-        node["metadata"] = dict(options.metadata)
     return {
-        "node": node,
+        **_node(options),
         "admin": {"address": _address(options.admin, mode=0o600)},
         "dynamic_resources": _dynamic_resources(state_of_the_world=options.state_of_the_world),
-        "static_resources": {"clusters": [_xds_cluster(options.xds)]},
+        "static_resources": _static_resources(options),
         "bootstrap_extensions": [
             {
                 "name": "envoy.bootstrap.internal_listener",
@@ -88,6 +94,20 @@ def build_bootstrap(options: Bootstrap) -> dict[str, Any]:
             ]
         },
     }
+
+
+def _node(options: Bootstrap) -> dict[str, Any]:
+    given = {"id": options.node_id, "cluster": options.cluster, "metadata": dict(options.metadata)}
+    node = {name: value for name, value in given.items() if value}
+    return {"node": node} if node else {}
+
+
+def _static_resources(options: Bootstrap) -> dict[str, Any]:
+    xds = _xds_cluster(options.xds, options.credentials)
+    if options.status is None:
+        return {"clusters": [xds]}
+    port = int(options.admin.rpartition(":")[2])
+    return {"listeners": status_listeners(options.status), "clusters": [xds, admin_cluster(port)]}
 
 
 def _dynamic_resources(*, state_of_the_world: bool) -> dict[str, Any]:
@@ -112,23 +132,33 @@ def _dynamic_resources(*, state_of_the_world: bool) -> dict[str, Any]:
     }
 
 
-def _xds_cluster(address: str) -> dict[str, Any]:
+def _xds_cluster(address: str, credentials: XdsCredentials | None) -> dict[str, Any]:
     http2 = {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
-    return {
+    protocol: dict[str, Any] = {
+        "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": http2},
+    }
+    cluster: dict[str, Any] = {
         "name": XDS_CLUSTER,
-        "type": "STATIC",
-        "connect_timeout": "1s",
+        **_discovery(address),
+        "connect_timeout": "1s" if credentials is None else "5s",
         "load_assignment": {
             "cluster_name": XDS_CLUSTER,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}],
         },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": http2},
-            }
-        },
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
     }
+    if credentials is not None:
+        protocol["http_filters"] = credentials_filters(credentials)
+        cluster["transport_socket"] = credentials_socket(credentials)
+        cluster["upstream_connection_options"] = {"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10}}
+    return cluster
+
+
+def _discovery(address: str) -> dict[str, Any]:
+    if address.startswith("unix:") or is_numeric(address.rpartition(":")[0].strip("[]")):
+        return {"type": "STATIC"}
+    return {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
 
 
 def _statistics(*, keep_all: bool) -> dict[str, Any]:

@@ -123,6 +123,18 @@ async def run_static(
             await _stop(process)
 
 
+@contextlib.asynccontextmanager
+async def run_files(folder: Path, *arguments: str, log_level: str = "warning") -> AsyncIterator[Path]:
+    """Run Envoy with `envoy.json` of a folder as it is until the block ends; yields its log at once."""
+    log_path = folder / "envoy.log"
+    command = ["-c", str(folder / "envoy.json"), "-l", log_level, "--concurrency", "1", *arguments]
+    process = await _start(command, log_path)
+    try:
+        yield log_path
+    finally:
+        await _stop(process)
+
+
 async def validate(config: Config, *, within: float = 30.0) -> Verdict:
     """Return Envoy's verdict (`--mode validate`) on a whole configuration."""
     with tempfile.TemporaryDirectory(prefix="meshgw-rig-") as scratch:

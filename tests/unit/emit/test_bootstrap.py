@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.proxy_listeners import StatusListeners
+from meshgw.emit.proxy_xds import XdsCredentials, credentials_filters, credentials_socket
 
 
 def build(**options: Any) -> dict[str, Any]:
@@ -61,3 +63,30 @@ def test_limits_reach_the_document() -> None:
     assert monitor["typed_config"]["max_active_downstream_connections"] == 7
     (layer,) = document["layered_runtime"]["layers"]
     assert layer["static_layer"]["re2.max_program_size.error_level"] == 200
+
+
+def test_a_name_is_resolved_and_an_address_is_not() -> None:
+    found = {
+        xds: build(xds=xds)["static_resources"]["clusters"][0]["type"]
+        for xds in ("meshgw.meshgw-system.svc:18000", "10.0.0.1:18000", "[fd00::1]:18000")
+    }
+    assert list(found.values()) == ["STRICT_DNS", "STATIC", "STATIC"]
+
+
+def test_credentials_are_for_the_connection_to_the_discovery_service() -> None:
+    credentials = XdsCredentials(server_name="a.b", folder="/c", token_folder="/t")
+    (cluster,) = build(xds="a.b:18000", credentials=credentials)["static_resources"]["clusters"]
+    assert cluster["transport_socket"] == credentials_socket(credentials)
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    assert options["http_filters"] == credentials_filters(credentials)
+
+
+def test_a_proxy_in_a_cluster_has_listeners_and_their_way_to_the_admin_interface() -> None:
+    status = StatusListeners(drain_path="/drain", drain_seconds=1)
+    static = build(admin="127.0.0.1:19000", status=status)["static_resources"]
+    assert [listener["name"] for listener in static["listeners"]] == ["status", "metrics"]
+    assert [cluster["name"] for cluster in static["clusters"]] == ["xds_cluster", "admin"]
+
+
+def test_who_the_proxy_is_may_be_left_to_the_command_line() -> None:
+    assert "node" not in build(node_id="", cluster="")
