@@ -1,0 +1,1 @@
+"""The application in a cluster: watched objects as facts, proxies behind Services, identities from istiod."""
