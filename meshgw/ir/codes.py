@@ -373,6 +373,20 @@ _ROWS = (
         "The file cannot be read; what it held before stays in force.",
         "Check the path and permissions.",
     ),
+    Code(
+        "MG9107",
+        _E,
+        "Kind not served",
+        "A CustomResourceDefinition is missing, is being removed or serves no known version.",
+        "Install the definition again; until then the objects that were last seen stay in force.",
+    ),
+    Code(
+        "MG9108",
+        _E,
+        "Kind not readable",
+        "The API server refuses to list or watch these objects; those that were last seen stay in force.",
+        "Grant get, list and watch to the controller's ServiceAccount.",
+    ),
 )
 
 CODES = {row.code: row for row in _ROWS}

@@ -6,6 +6,8 @@ import contextlib
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -86,9 +88,12 @@ class Client:
     ) -> AsyncGenerator[list[bytes]]:
         """Yield the complete lines of a stream, those together that came together, until the server ends it.
 
+        The first batch is empty: it says that the stream is open.
+
         Raises as `request`, `IdleError` after `idle` seconds of silence, `UnreachableError` if the stream is cut.
         """
         async with self._send("GET", path, query, accept=accept, idle=idle) as answer:
+            yield []
             rest: list[bytes] = []
             size = 0
             async for chunk in answer.content.iter_any():
@@ -102,6 +107,45 @@ class Client:
                     raise UnreachableError(f"GET {path}: a line of more than {_MAX_LINE >> 20} MiB")
             if size:
                 raise UnreachableError(f"GET {path}: the stream was cut within a line")
+
+    async def date(self) -> datetime:
+        """Return what time it is at the server, to the second; raises as `request`."""
+        async with self._send("GET", "/version", _NOTHING, total=_DIAL) as answer:
+            try:
+                return parsedate_to_datetime(answer.headers.get("Date", ""))
+            except ValueError:
+                raise UnreachableError("GET /version: the answer has no date") from None
+
+    @contextlib.asynccontextmanager
+    async def socket(
+        self, path: str, *, query: Mapping[str, str], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Give a WebSocket that speaks a subprotocol; raises as `request`."""
+        import aiohttp  # noqa: PLC0415 - a sixth of a second that `--help` must not pay
+        import yarl  # noqa: PLC0415 - the same
+
+        access = await self._entry.access()
+        headers = {"Authorization": access.authorization} if access.authorization else {}
+        url = yarl.URL(access.host + path, encoded=True).with_query(dict(query))
+        with _errors(f"GET {path}", idle=False):
+            try:
+                opened = await self._session.ws_connect(
+                    url,
+                    protocols=(protocol,),
+                    headers=headers,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                    ssl=access.tls if access.tls is not None else True,
+                    server_hostname=access.server_name or None,
+                    proxy=access.proxy or None,
+                    max_msg_size=_MAX_LINE,
+                )
+            except aiohttp.WSServerHandshakeError as refused:
+                # The library reads no body of a refusal.
+                raise ApiError(refused.status, "", f"{path} was refused") from None
+        async with opened:
+            if opened.protocol != protocol:
+                raise UnreachableError(f"GET {path}: the server does not speak {protocol}")
+            yield opened
 
     @contextlib.asynccontextmanager
     async def _send(
