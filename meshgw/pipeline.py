@@ -53,6 +53,7 @@ from meshgw.resolve.status import assemble_route_status, assemble_status
 FACTS: dict[str, Table[Any, Any]] = {
     "GatewayClass": t.GATEWAY_CLASSES,
     "Gateway": t.GATEWAYS,
+    "GatewayParameters": t.GATEWAY_PARAMETERS,
     "ListenerSet": t.LISTENER_SETS,
     "HTTPRoute": t.HTTP_ROUTES,
     "GRPCRoute": t.GRPC_ROUTES,

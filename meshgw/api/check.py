@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from meshgw.api import check_core, check_gateway, check_route
+from meshgw.api import check_core, check_gateway, check_meshgw, check_route
 from meshgw.api.core import EndpointSlice, Service
 from meshgw.api.gateway import Gateway, ListenerSet
 from meshgw.api.grpc import GRPCRoute
 from meshgw.api.http import HTTPRoute
 from meshgw.api.istio import AuthorizationPolicy
 from meshgw.api.l4 import TCPRoute, TLSRoute, UDPRoute
+from meshgw.api.meshgw import GatewayParameters
 from meshgw.api.meta import ObjectRef, Resource
 from meshgw.api.policy import BackendTLSPolicy
 
@@ -38,6 +39,7 @@ _CHECKS: Final[Mapping[type[Resource], Callable[[Any], Iterator[Violation]]]] = 
     BackendTLSPolicy: check_gateway.backend_tls_policy,
     EndpointSlice: check_core.endpoint_slice,
     Gateway: check_gateway.gateway,
+    GatewayParameters: check_meshgw.gateway_parameters,
     GRPCRoute: check_route.grpc_route,
     HTTPRoute: check_route.http_route,
     ListenerSet: check_gateway.listener_set,

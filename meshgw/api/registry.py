@@ -11,6 +11,7 @@ from meshgw.api.grpc import GRPCRoute
 from meshgw.api.http import HTTPRoute
 from meshgw.api.istio import AuthorizationPolicy
 from meshgw.api.l4 import TCPRoute, TLSRoute, UDPRoute
+from meshgw.api.meshgw import MESHGW_GROUP, GatewayParameters
 from meshgw.api.meta import Resource
 from meshgw.api.policy import BackendTLSPolicy, ReferenceGrant
 
@@ -110,6 +111,14 @@ KINDS: Final[tuple[Kind, ...]] = (
         struct=AuthorizationPolicy,
         optional=True,
         strict=True,
+    ),
+    Kind(
+        name="GatewayParameters",
+        group=MESHGW_GROUP,
+        versions=("v1alpha1",),
+        plural="gatewayparameters",
+        struct=GatewayParameters,
+        optional=True,
     ),
 )
 

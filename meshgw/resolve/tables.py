@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from meshgw.api import core, gateway, grpc, http, istio, l4, policy
+from meshgw.api import core, gateway, grpc, http, istio, l4, meshgw, policy
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import Table
 from meshgw.ir import backend, mesh
@@ -31,6 +31,7 @@ WORKLOAD_CERTIFICATES: Table[Key, backend.WorkloadCertificate] = Table("workload
 
 GATEWAY_CLASSES: Table[Key, gateway.GatewayClass] = Table("gatewayclasses")
 GATEWAYS: Table[Key, gateway.Gateway] = Table("gateways")
+GATEWAY_PARAMETERS: Table[Key, meshgw.GatewayParameters] = Table("gatewayparameters")
 
 
 def _listener_set_parent(key: Key, row: gateway.ListenerSet) -> Iterable[Hashable]:

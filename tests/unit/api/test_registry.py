@@ -24,6 +24,7 @@ GATEWAY = "gateway.networking.k8s.io"
         (f"{GATEWAY}/v1beta1", "ReferenceGrant"),
         (f"{GATEWAY}/v1alpha3", "BackendTLSPolicy"),
         ("security.istio.io/v1beta1", "AuthorizationPolicy"),
+        ("meshgw.dev/v1alpha1", "GatewayParameters"),
     ],
 )
 def test_served_versions_are_found(api_version: str, name: str) -> None:
@@ -63,7 +64,7 @@ def test_cluster_scoped_kinds_are_marked() -> None:
 
 def test_only_security_policies_are_strict() -> None:
     assert {kind.name for kind in KINDS if kind.strict} == {"AuthorizationPolicy", "BackendTLSPolicy"}
-    assert {"", "discovery.k8s.io", GATEWAY, "security.istio.io"} == REGISTRY.groups
+    assert {"", "discovery.k8s.io", GATEWAY, "meshgw.dev", "security.istio.io"} == REGISTRY.groups
 
 
 def test_a_registry_can_be_extended_and_the_first_is_left_alone() -> None:
