@@ -128,7 +128,8 @@ class Catalog:
 
     def notice(self, name: str) -> None:
         """Wake those who wait for the kind of that definition."""
-        self._hints[name].set()
+        if name in self._hints:
+            self._hints[name].set()
 
     async def wait(self, kind: Kind, seconds: float) -> bool:
         """Return True when the definition of a kind changed, False when nothing happened for some seconds."""
