@@ -1,9 +1,9 @@
 """Election of the one that writes, by a Lease of coordination.k8s.io.
 
 Whoever holds the Lease renews it; others take it when it has not changed for its duration *by their own clock*, so
-clocks need not agree. The holder counts from the moment before it sent the last renewal that succeeded, and stops well before
-the others may begin: by its own clock again, which runs on while the process is stopped. So one that was frozen finds out
-at its next look at the clock, which `hold` makes right before a write.
+clocks need not agree. The holder counts from the moment before it sent the last renewal that succeeded, and stops well
+before the others may begin: by its own clock again, which runs on while the process is stopped. So one that was frozen
+finds out at its next look at the clock, which `hold` makes right before a write.
 """
 
 from __future__ import annotations
