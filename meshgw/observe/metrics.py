@@ -16,7 +16,7 @@ _SIZES = tuple(float(64 * 4**power) for power in range(10))
 class Metrics:
     """The metrics of one controller, in a registry of their own (several controllers can share a process in tests).
 
-    It satisfies the observer protocols of `meshgw.xds` and `meshgw.identity`.
+    It satisfies the observer protocols of `meshgw.xds`, `meshgw.identity` and `meshgw.cluster`.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,7 @@ class Metrics:
         self.nacks = Counter("xds_nacks_total", "Responses a proxy refused", ["type"], **labels)
         self.proxies = Gauge("xds_connected_proxies", "Connected proxies", **labels)
         self.refusals = Counter("xds_refused_streams_total", "Streams refused or ended", ["code"], **labels)
+        self.reviews = Counter("token_reviews_total", "Tokens of proxies, by outcome", ["outcome"], **labels)
         self.expiry = Gauge("certificate_expiry_seconds", "End of validity, Unix time", ["identity"], **labels)
         self.rotations = Counter("certificate_rotations_total", "Certificates obtained", ["identity"], **labels)
         self.rotation_failures = Counter(
@@ -68,6 +69,10 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count a stream that was refused, or ended for what the proxy did."""
         self.refusals.labels(code).inc()
+
+    def token_reviewed(self, outcome: str) -> None:
+        """Count what became of a proxy's token."""
+        self.reviews.labels(outcome).inc()
 
     def certificate_expires(self, identity: object, at: float) -> None:
         """Set when the certificate in use ends, in Unix seconds."""

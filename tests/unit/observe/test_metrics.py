@@ -34,6 +34,16 @@ def test_pushes_are_told_apart_by_the_short_name_of_their_type() -> None:
     assert value(metrics, "xds_connected_proxies") == 2
 
 
+def test_refused_streams_and_tokens_are_counted_by_their_kind() -> None:
+    metrics = Metrics()
+    for code in ("UNAUTHENTICATED", "UNAVAILABLE", "UNAUTHENTICATED"):
+        metrics.refused(code)
+    metrics.token_reviewed("refused")
+    value = metrics.registry.get_sample_value
+    assert value("meshgw_xds_refused_streams_total", {"code": "UNAUTHENTICATED"}) == 2
+    assert value("meshgw_token_reviews_total", {"outcome": "refused"}) == 1
+
+
 def test_an_identity_that_is_no_longer_kept_leaves_no_expiry_behind() -> None:
     metrics = Metrics()
     metrics.certificate_expires("default/gw", 1700000000.0)
