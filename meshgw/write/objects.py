@@ -1,0 +1,347 @@
+"""Keeps the Kubernetes objects of proxies as they should be: applies, corrects and removes them.
+
+Only what is the Gateway's is touched. An object that somebody else made under a name that a Gateway needs is a problem
+of that Gateway, not something to take over; and nothing is deleted whose owner is not exactly that Gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+
+from meshgw.api.meta import Key, ObjectRef
+from meshgw.api.registry import Kind
+from meshgw.emit.tables import ProxyObject
+from meshgw.ir.proxy import Deploying
+from meshgw.kube.client import APPLY_PATCH, Client
+from meshgw.kube.errors import ApiError
+from meshgw.kube.paths import path_of
+from meshgw.kube.seen import Seen
+from meshgw.write.queue import Outcome, Pace, Queue, Timer, WriteObserver, outcome_of
+from meshgw.write.workload import PROXY_KINDS, Found, OwnedMeta, OwnedObject, OwnerReference, Problem, find
+
+_log = structlog.get_logger(__name__)
+
+FIELD_MANAGER: Final = "meshgw"
+
+_KINDS: Final = {kind.name: kind for kind in PROXY_KINDS}
+_IMMUTABLE: Final = ("immutable", "may not change once set", "may not be changed")
+_UNTYPED: Final = "field not declared in schema"
+
+_FIRST: Final = ("ServiceAccount", "ConfigMap", "Service")
+"""What pods wait for, and what takes longest to get an address."""
+_TAKEN: Final = "NameTaken"
+_PACE: Final = Pace(longest_refusal=60.0)
+
+Report = Callable[[Key, Sequence[Problem]], None]
+"""Takes a Gateway and all that is wrong with its objects now."""
+
+
+class _AnswerMeta(OwnedMeta, frozen=True, kw_only=True):
+    resource_version: str = ""
+
+
+class _Answer(OwnedObject, frozen=True, kw_only=True):
+    """An object as a request returns it."""
+
+    metadata: _AnswerMeta
+
+
+class _BodyMeta(msgspec.Struct, frozen=True, rename="camel"):
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class _Body(msgspec.Struct, frozen=True):
+    metadata: _BodyMeta = _BodyMeta()
+
+
+class _Applied(NamedTuple):
+    """What was applied, and what came of it."""
+
+    body: bytes
+    digest: bytes
+
+
+class _Object:
+    """What is known of one object."""
+
+    __slots__ = ("applied", "found", "row")
+
+    def __init__(self) -> None:
+        self.row: ProxyObject | None = None
+        self.found: Found | None = None
+        self.applied: _Applied | None = None
+
+
+_answer_of = msgspec.json.Decoder(_Answer).decode
+_body_of = msgspec.json.Decoder(_Body).decode
+
+
+class ObjectWriter:
+    """Makes, corrects and removes the objects of proxies, while this replica leads.
+
+    `observe` and `desire` are called on the event loop in every replica, in the order of commits: first what was seen
+    of Gateways and of objects, then the rows that follow from it. `gate` says, right before each write, whether this
+    replica still leads. What cannot be done goes to `report`, and as an empty sequence when it can be.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        gate: Callable[[], bool],
+        report: Report,
+        pace: Pace | None = None,
+        observer: WriteObserver | None = None,
+        timer: Timer | None = None,
+    ) -> None:
+        self._client = client
+        self._gate = gate
+        self._report = report
+        self._observer = observer
+        self._objects: dict[ObjectRef, _Object] = {}
+        self._gateways: dict[Key, str] = {}
+        self._plans: dict[Key, Deploying] = {}
+        self._released: set[Key] = set()
+        self._problems: dict[Key, dict[ObjectRef, Problem]] = {}
+        self.queue: Final = Queue[ObjectRef]("objects", self._write, pace=pace or _PACE, observer=observer, timer=timer)
+
+    def observe(self, kind: Kind, seen: Sequence[Seen]) -> None:
+        """Take in what was seen of Gateways (their uids), or of objects of one of the `PROXY_KINDS`."""
+        if kind.name == "Gateway":
+            self._observe_gateways(seen)
+        elif kind.name in _KINDS:
+            for item in seen:
+                if item.observed is None or isinstance(item.object, OwnedObject):
+                    self._observe_object(ObjectRef(kind.name, *item.key), item)
+
+    def desire(self, objects: Mapping[ObjectRef, ProxyObject | None], plans: Mapping[Key, Deploying | None]) -> None:
+        """Take in the objects that changed, and what is to be done with those of Gateways whose plan changed."""
+        for gateway, plan in plans.items():
+            if plan is None:
+                # It is somebody else's now, or gone.
+                if self._plans.pop(gateway, None) is not None and gateway in self._gateways:
+                    self._released.add(gateway)
+            else:
+                self._plans[gateway] = plan
+                self._released.discard(gateway)
+        for ref in sorted(objects, key=_turn):
+            row = objects[ref]
+            known = self._objects.setdefault(ref, _Object())
+            before, known.row = known.row, row
+            if before is not None and (row is None or row.gateway != before.gateway):
+                self._settle(before.gateway, ref, None)
+            if not self._forget(ref, known):
+                self.queue.mark(ref)
+        if plans:
+            self._mark_of(plans)
+
+    async def run(self) -> None:
+        """Write until cancelled: while this replica leads, and not before the first commit of all that there is."""
+        for gateway in list(self._problems):
+            del self._problems[gateway]
+            self._report(gateway, ())
+        for known in self._objects.values():
+            known.applied = None
+        await self.queue.run(sorted(self._objects, key=_turn))
+
+    async def drain(self, within: float) -> int:
+        """Write what waits, for so many seconds at most; return how many objects were left."""
+        return await self.queue.drain(within)
+
+    def problems(self, gateway: Key) -> tuple[Problem, ...]:
+        """Return what is wrong with the objects of a Gateway."""
+        return tuple(sorted(self._problems.get(gateway, {}).values()))
+
+    # --- What is seen ----------------------------------------------------------------------------------------------
+
+    def _observe_gateways(self, seen: Sequence[Seen]) -> None:
+        changed = set()
+        for item in seen:
+            uid = item.observed.uid if item.observed is not None else ""
+            if self._gateways.get(item.key, "") == uid:
+                continue
+            changed.add(item.key)
+            if uid:
+                self._gateways[item.key] = uid
+            else:
+                # Its objects go with it: that is what owner references are for.
+                del self._gateways[item.key]
+                self._released.discard(item.key)
+        if changed:
+            self._mark_of(changed)
+
+    def _observe_object(self, ref: ObjectRef, item: Seen) -> None:
+        known = self._objects.get(ref)
+        if item.observed is None:
+            if known is not None:
+                known.found = known.applied = None
+                if not self._forget(ref, known):
+                    self.queue.mark(ref, fresh=False)
+            return
+        assert isinstance(item.object, OwnedObject)  # noqa: S101 - the caller has looked
+        known = known or self._objects.setdefault(ref, _Object())
+        observed = item.observed
+        known.found = find(ref.kind, item.object, uid=observed.uid, resource_version=observed.resource_version)
+        self.queue.mark(ref, fresh=False)
+
+    def _mark_of(self, gateways: Iterable[Key]) -> None:
+        keys = {(gateway.namespace, gateway.name) for gateway in gateways}
+        for ref, known in self._objects.items():
+            if known.row is None and known.found is not None and (ref.namespace, known.found.gateway) in keys:
+                self.queue.mark(ref)
+
+    def _forget(self, ref: ObjectRef, known: _Object) -> bool:
+        if known.row is not None or known.found is not None:
+            return False
+        del self._objects[ref]
+        return True
+
+    # --- What is done ----------------------------------------------------------------------------------------------
+
+    async def _write(self, ref: ObjectRef) -> Outcome:
+        known = self._objects.get(ref)
+        if known is None:
+            return Outcome.IDLE
+        if known.row is None:
+            return await self._remove(ref, known.found) if known.found is not None else Outcome.IDLE
+        return await self._keep(ref, known, known.row)
+
+    async def _keep(self, ref: ObjectRef, known: _Object, row: ProxyObject) -> Outcome:
+        """Bring an object to what its row says."""
+        found = known.found
+        if found is not None and known.applied == (row.body, found.digest):
+            return Outcome.IDLE
+        if not self._gate():
+            return Outcome.FAILED
+        try:
+            # What does not carry our label is not watched, but may be there all the same.
+            there = found or await self._look(ref)
+            if problem := _obstacle(ref, row, there):
+                self._settle(row.gateway, ref, problem)
+                return Outcome.REFUSED if problem.reason == _TAKEN or found is None else Outcome.IDLE
+            if not self._gate():
+                return Outcome.FAILED
+            after = await self._apply(ref, row, there)
+        except ApiError as error:
+            if not _is_refusal(error):
+                # Conflicts too: nobody but us writes what we apply, but quotas are counted by everybody.
+                _log.warning("not applied", object=str(ref), error=str(error))
+                return Outcome.FAILED
+            if known.row is row:
+                self._settle(row.gateway, ref, _problem(ref, row, error))
+            return Outcome.REFUSED
+        known.applied = _Applied(row.body, after.digest)
+        if known.found is found:
+            known.found = after
+        if known.row is row:
+            self._settle(row.gateway, ref, None)
+        return Outcome.WRITTEN
+
+    async def _look(self, ref: ObjectRef) -> Found | None:
+        try:
+            return _found(ref, await self._client.request("GET", _path(ref)))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    async def _apply(self, ref: ObjectRef, row: ProxyObject, there: Found | None) -> Found:
+        """Return the object after it was applied; one that cannot be changed is made anew where nobody is harmed."""
+        try:
+            return await self._send(ref, row)
+        except ApiError as error:
+            if there is None or not there.replaceable or not _is_immutable(error) or not self._gate():
+                raise
+            _log.info("made anew, because it cannot be changed", object=str(ref), cause=error.message)
+            await self._delete(ref, there)
+            return await self._send(ref, row)
+
+    async def _send(self, ref: ObjectRef, row: ProxyObject) -> Found:
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        answer = await self._client.request(
+            "PATCH", _path(ref, row.api_version), query=query, body=row.body, content_type=APPLY_PATCH
+        )
+        self._tell(ref, "apply")
+        return _found(ref, answer)
+
+    async def _remove(self, ref: ObjectRef, found: Found) -> Outcome:
+        """Delete an object that its Gateway no longer needs."""
+        gateway = Key(ref.namespace, found.gateway)
+        plan = self._plans.get(gateway)
+        unwanted = plan is not Deploying.HELD if plan is not None else gateway in self._released
+        if found.deleting or not unwanted or not found.is_only_of(self._gateways.get(gateway, "")):
+            return Outcome.IDLE
+        if not self._gate():
+            return Outcome.FAILED
+        await self._delete(ref, found)
+        return Outcome.WRITTEN
+
+    async def _delete(self, ref: ObjectRef, found: Found) -> None:
+        """Delete exactly what was seen; raises `ApiError` 409 if it is not that any more."""
+        preconditions = {"uid": found.uid, "resourceVersion": found.resource_version}
+        body = {"propagationPolicy": "Background", "preconditions": preconditions}
+        await self._client.request("DELETE", _path(ref), body=msgspec.json.encode(body))
+        self._tell(ref, "delete")
+
+    def _settle(self, gateway: Key, ref: ObjectRef, problem: Problem | None) -> None:
+        """Note what is wrong with an object, None for nothing, and tell if that is news."""
+        held = self._problems.setdefault(gateway, {})
+        before = held.get(ref)
+        if problem is not None:
+            held[ref] = problem
+        else:
+            held.pop(ref, None)
+        if before != problem:
+            self._report(gateway, self.problems(gateway))
+        if not held:
+            del self._problems[gateway]
+
+    def _tell(self, ref: ObjectRef, verb: str) -> None:
+        if self._observer is not None:
+            self._observer.wrote(ref.kind, verb)
+
+
+def _turn(ref: ObjectRef) -> tuple[int, ObjectRef]:
+    return (_FIRST.index(ref.kind) if ref.kind in _FIRST else len(_FIRST)), ref
+
+
+def _path(ref: ObjectRef, api_version: str = "") -> str:
+    return path_of(_KINDS[ref.kind], ref.key, version=api_version.rpartition("/")[2])
+
+
+def _found(ref: ObjectRef, answer: bytes) -> Found:
+    read = _answer_of(answer)
+    return find(ref.kind, read, uid=read.metadata.uid, resource_version=read.metadata.resource_version)
+
+
+def _obstacle(ref: ObjectRef, row: ProxyObject, there: Found | None) -> Problem | None:
+    """Return what forbids to apply a row to the object that is there."""
+    if there is None:
+        return None
+    uid = next((owner.uid for owner in _body_of(row.body).metadata.owner_references), "")
+    if not there.belongs_to(row.gateway, uid):
+        message = f"{ref} exists, and was not made for this Gateway: rename or remove it"
+        return Problem(row.gateway, ref, _TAKEN, message)
+    if there.deleting:
+        return Problem(row.gateway, ref, "Terminating", f"{ref} is being deleted: it is made anew when it is gone")
+    return None
+
+
+def _problem(ref: ObjectRef, row: ProxyObject, error: ApiError) -> Problem:
+    if _is_immutable(error):
+        message = f"{ref} cannot be changed in place: {error.message}. Delete it, and it is made anew"
+        return Problem(row.gateway, ref, "Immutable", message)
+    return Problem(row.gateway, ref, error.reason or "Refused", f"{ref}: {error.message}")
+
+
+def _is_immutable(error: ApiError) -> bool:
+    return error.status == 422 and any(words in error.message for words in _IMMUTABLE)
+
+
+def _is_refusal(error: ApiError) -> bool:
+    """Whether it is this object that the API server will not have: also one for a namespace that is gone or going."""
+    return error.status == 404 or _UNTYPED in error.message or outcome_of(error) is Outcome.REFUSED

@@ -1,0 +1,223 @@
+"""The Kubernetes objects of a Gateway's proxies as they are found: whose they are, what they say, how they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from meshgw.api.gateway import GATEWAY_GROUP
+from meshgw.api.meta import ApiStruct, Key, ObjectMeta, ObjectRef, Resource
+from meshgw.api.registry import Kind
+
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "meshgw"
+SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
+"""What the objects' watches select by label."""
+
+_ABSENT: Final = Raw(b"")
+_COUNTED: Final = ("deployment.kubernetes.io/", "deprecated.daemonset.")
+"""Annotations in which controllers of Kubernetes count."""
+
+
+class OwnerReference(ApiStruct, frozen=True, kw_only=True):
+    """An object that takes this one with it when it goes."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class OwnedMeta(ObjectMeta, frozen=True, kw_only=True):
+    """Metadata with owners."""
+
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class OwnedObject(Resource, frozen=True, kw_only=True):
+    """Any object of a proxy: what identifies it is typed, the rest is as the API server wrote it."""
+
+    metadata: OwnedMeta
+    spec: Raw = _ABSENT
+    data: Raw = _ABSENT
+    binary_data: Raw = _ABSENT
+    immutable: Raw = _ABSENT
+    automount_service_account_token: Raw = _ABSENT
+    image_pull_secrets: Raw = _ABSENT
+    status: Raw = _ABSENT
+
+
+def _kind(name: str, group: str, version: str, plural: str) -> Kind:
+    verbs = ("get", "list", "watch", "create", "patch", "delete")
+    return Kind(
+        name=name, group=group, versions=(version,), plural=plural, struct=OwnedObject, verbs=verbs, partial=True
+    )
+
+
+PROXY_KINDS: Final = (
+    _kind("ConfigMap", "", "v1", "configmaps"),
+    _kind("DaemonSet", "apps", "v1", "daemonsets"),
+    _kind("Deployment", "apps", "v1", "deployments"),
+    _kind("HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers"),
+    _kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
+    _kind("Service", "", "v1", "services"),
+    _kind("ServiceAccount", "", "v1", "serviceaccounts"),
+)
+"""The kinds of objects that proxies are made of, watched by `SELECTOR`, with the verbs that their writer needs."""
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """Why an object of a Gateway's proxies is not as it should be; `reason` is one word, as conditions have it."""
+
+    gateway: Key
+    object: ObjectRef
+    reason: str
+    message: str
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An object as it was last seen. Equal digests mean that nobody changed what it should be, whatever its status."""
+
+    uid: str
+    resource_version: str
+    digest: bytes
+    managed: bool
+    owners: tuple[OwnerReference, ...]
+    deleting: bool
+    replaceable: bool
+
+    def belongs_to(self, gateway: Key, uid: str) -> bool:
+        """Whether it is that Gateway's, or of an earlier one of the same name: so it is ours to apply."""
+        names = {owner.name for owner in self.owners if _is_gateway(owner)}
+        return any(owner.uid == uid for owner in self.owners if uid) or (self.managed and gateway.name in names)
+
+    def is_only_of(self, uid: str) -> bool:
+        """Whether it was made for the Gateway of that uid and for nobody else: so it is ours to delete."""
+        return self.managed and bool(uid) and [owner.uid for owner in self.owners] == [uid]
+
+    @property
+    def gateway(self) -> str:
+        """The name of the Gateway that it was made for, empty if there is none."""
+        return next((owner.name for owner in self.owners if _is_gateway(owner)), "")
+
+
+def _is_gateway(owner: OwnerReference) -> bool:
+    return owner.kind == "Gateway" and owner.api_version.partition("/")[0] == GATEWAY_GROUP
+
+
+def find(kind: str, found: OwnedObject, *, uid: str, resource_version: str) -> Found:
+    """Return what the writer remembers of an object."""
+    metadata = found.metadata
+    return Found(
+        uid=uid,
+        resource_version=resource_version,
+        digest=_digest(found),
+        managed=metadata.labels.get(MANAGED_BY) == MANAGER,
+        owners=metadata.owner_references,
+        deleting=metadata.deletion_timestamp is not None,
+        replaceable=_is_replaceable(kind, found),
+    )
+
+
+def _digest(found: OwnedObject) -> bytes:
+    """Return a digest of all but the status and what the API server counts and notes by itself."""
+    metadata = found.metadata
+    parts: tuple[Any, ...] = (
+        sorted(metadata.labels.items()),
+        sorted(item for item in metadata.annotations.items() if not item[0].startswith(_COUNTED)),
+        metadata.owner_references,
+        metadata.deletion_timestamp,
+        *(
+            msgspec.json.decode(raw) if raw else None
+            for raw in (
+                bytes(found.spec),
+                bytes(found.data),
+                bytes(found.binary_data),
+                bytes(found.immutable),
+                bytes(found.automount_service_account_token),
+                bytes(found.image_pull_secrets),
+            )
+        ),
+    )
+    return blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).digest()
+
+
+def _is_replaceable(kind: str, found: OwnedObject) -> bool:
+    """Whether it can be deleted and made anew without anybody noticing.
+
+    A workload without a ready pod serves nobody. A Service would lose its addresses, a ServiceAccount the tokens of
+    running pods.
+    """
+    match kind:
+        case "ConfigMap" | "HorizontalPodAutoscaler" | "PodDisruptionBudget":
+            return True
+        case "DaemonSet" | "Deployment":
+            return read_progress(bytes(found.status)).ready == 0
+        case _:
+            return False
+
+
+class _Condition(ApiStruct, frozen=True, kw_only=True):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class _Status(ApiStruct, frozen=True, kw_only=True):
+    """Status of a Deployment or, with other words, of a DaemonSet."""
+
+    observed_generation: int = 0
+    replicas: int = 0
+    ready_replicas: int = 0
+    updated_replicas: int = 0
+    desired_number_scheduled: int = 0
+    number_ready: int = 0
+    updated_number_scheduled: int = 0
+    conditions: tuple[_Condition, ...] = ()
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How a workload does: pods that are ready, that exist, and that are as they should be by now.
+
+    `problem` says why pods are missing, empty if nothing is known to be wrong; `reason` is one word of it.
+    """
+
+    ready: int = 0
+    replicas: int = 0
+    updated: int = 0
+    reason: str = ""
+    problem: str = ""
+
+
+_STATUS: Final = msgspec.json.Decoder(_Status)
+
+
+def read_progress(status: bytes) -> Progress:
+    """Return how a Deployment or DaemonSet does, from the JSON of its status; there may be none yet.
+
+    Pods that are refused (quota, pod security, admission) are a condition of the Deployment; a DaemonSet has none.
+    """
+    if not status or status == b"null":
+        return Progress()
+    read = _STATUS.decode(status)
+    conditions: Mapping[str, _Condition] = {condition.type: condition for condition in read.conditions}
+    refused = conditions.get("ReplicaFailure", _Condition())
+    stalled = conditions.get("Progressing", _Condition())
+    cause = _Condition()
+    if refused.status == "True":
+        cause = refused
+    elif stalled.status == "False":
+        cause = stalled
+    return Progress(
+        ready=read.ready_replicas or read.number_ready,
+        replicas=read.replicas or read.desired_number_scheduled,
+        updated=read.updated_replicas or read.updated_number_scheduled,
+        reason=cause.reason,
+        problem=cause.message,
+    )
