@@ -28,6 +28,7 @@ from meshgw.emit.guards import deny_guards, deny_tunnels, emit_guards, emit_tunn
 from meshgw.emit.hbone import emit_originate, group_originate
 from meshgw.emit.internal import emit_inbound
 from meshgw.emit.listener import emit_port, group_ports
+from meshgw.emit.proxy import emit_proxy
 from meshgw.emit.route import emit_fragments, group_claims
 from meshgw.emit.secret import emit_secret, group_secret_uses, use_secrets
 from meshgw.emit.waypoint import emit_waypoint
@@ -47,6 +48,7 @@ from meshgw.resolve.l4 import bind_l4, close_l4, l4_listener
 from meshgw.resolve.listeners import resolve_listeners
 from meshgw.resolve.listenersets import resolve_listener_sets
 from meshgw.resolve.mesh import bind_service, bind_workload, enrol, resolve_admission, resolve_workload
+from meshgw.resolve.proxies import plan_proxy
 from meshgw.resolve.routes import compile_route
 from meshgw.resolve.status import assemble_route_status, assemble_status
 
@@ -86,6 +88,7 @@ RESOLVE: tuple[Step, ...] = (
     Derived(t.GATEWAY_PROFILES, source=t.OUR_GATEWAYS, fn=profile_gateway),
     Derived(t.LISTENERS, source=t.OUR_GATEWAYS, fn=resolve_listeners),
     Derived(t.LISTENER_SET_RESULTS, source=t.LISTENER_SETS, fn=resolve_listener_sets),
+    Derived(t.PROXY_PLANS, source=t.OUR_GATEWAYS, fn=plan_proxy),
     # What is behind waypoints, and who may call it
     Derived(t.WORKLOADS, source=t.PODS, fn=resolve_workload),
     Derived(t.ADMISSIONS, source=t.GATEWAY_PROFILES, fn=resolve_admission),
@@ -127,6 +130,7 @@ HAVE_FINDINGS = (
     t.OUR_GATEWAYS,
     t.LISTENERS,
     t.LISTENER_SET_RESULTS,
+    t.PROXY_PLANS,
     t.ENROLMENTS,
     t.POLICIES,
     t.PARENTS,
@@ -171,6 +175,7 @@ EMIT: tuple[Step, ...] = (
         ),
         fn=lambda _view, _table, key, row: ((key, row),),
     ),
+    Derived(out.PROXY_OBJECTS, source=t.PROXY_PLANS, fn=emit_proxy),
 )
 """From resolved gateways to bytes."""
 

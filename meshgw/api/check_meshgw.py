@@ -7,11 +7,10 @@ from msgspec.structs import fields
 
 from meshgw.api.meshgw import GatewayParameters, GatewayParametersSpec, Overlays, PodTemplate, ServiceParameters
 from meshgw.api.overlay import check_overlay
+from meshgw.names import LABEL_ISTIO_MANAGED
 
 Violation = tuple[str, str]
 
-RESERVED_LABEL: Final = "gateway.istio.io/managed"
-"""Says that istiod deployed something: it would take such proxies for its own."""
 RESERVED_VOLUMES: Final = frozenset({"config", "token", "tmp"})
 RESERVED_MOUNTS: Final = frozenset({"/etc/meshgw", "/var/run/secrets/meshgw", "/tmp"})  # noqa: S108 - a name that is taken
 RESERVED_ENV: Final = frozenset({"POD_NAME", "POD_NAMESPACE"})
@@ -49,8 +48,8 @@ def gateway_parameters(parameters: GatewayParameters) -> Iterator[Violation]:
     if spec.pod_template is not None:
         yield from _pod_template(spec.pod_template)
     for where, labels in _labels(spec):
-        if RESERVED_LABEL in labels:
-            yield where, f"must not have {RESERVED_LABEL}, which is for what istiod deploys"
+        if LABEL_ISTIO_MANAGED in labels:
+            yield where, f"must not have {LABEL_ISTIO_MANAGED}, which is for what istiod deploys"
     for index, argument in enumerate((spec.envoy and spec.envoy.extra_args) or ()):
         if argument.partition("=")[0] in RESERVED_ARGUMENTS:
             yield f"spec.envoy.extraArgs[{index}]", f"{argument.partition('=')[0]} is set by the controller"

@@ -7,6 +7,8 @@ key of their items. ``$patch: delete`` and ``$patch: replace`` remove or replace
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from meshgw.names import LABEL_GATEWAY_NAME, LABEL_INSTANCE, LABEL_ISTIO_MANAGED
+
 Violation = tuple[str, str]
 
 _POD: Final = {
@@ -44,7 +46,7 @@ _DELETE: Final = "delete"
 _REPLACE: Final = "replace"
 _IDENTITY: Final = ("apiVersion", "kind", "status")
 _METADATA: Final = ("name", "namespace", "uid", "ownerReferences", "finalizers", "generateName")
-_LABELS: Final = ("gateway.networking.k8s.io/gateway-name", "app.kubernetes.io/instance", "gateway.istio.io/managed")
+_LABELS: Final = (LABEL_GATEWAY_NAME, LABEL_INSTANCE, LABEL_ISTIO_MANAGED)
 _WORKLOADS: Final = frozenset({"DaemonSet", "Deployment"})
 REMOVABLE: Final = frozenset({"PodDisruptionBudget"})
 """Kinds that an overlay may leave out altogether."""

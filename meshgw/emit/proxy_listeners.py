@@ -13,6 +13,7 @@ import msgspec
 from meshgw.names import METRICS_PORT, STATUS_PORT
 
 ADMIN_CLUSTER: Final = "admin"
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - inside a pod
 READY_PATH: Final = "/healthz/ready"
 LIVE_PATH: Final = "/healthz/live"
 METRICS_PATH: Final = "/stats/prometheus"
@@ -34,7 +35,7 @@ class StatusListeners(msgspec.Struct, frozen=True, kw_only=True):
     the path: whoever does can make a proxy leave.
     """
 
-    bind: str = "0.0.0.0"  # noqa: S104 - inside a pod
+    bind: str = ANY_IPV4
     status_port: int = STATUS_PORT
     metrics_port: int = METRICS_PORT
     drain_path: str

@@ -323,6 +323,35 @@ _ROWS = (
         "Another process has an address of the Gateway: the listener is held back until it is free.",
         "End the other process, or give the listener another port.",
     ),
+    # MG7xxx deployment in a cluster
+    Code(
+        "MG7001",
+        _E,
+        "Parameters refused",
+        "A parametersRef names something that is not there, or that is no GatewayParameters of meshgw.dev.",
+        "Create the GatewayParameters or correct the reference; what is deployed stays as it is until then.",
+    ),
+    Code(
+        "MG7002",
+        _E,
+        "Name of objects taken",
+        "Two Gateways of one namespace would have objects of one name, `<gateway>-<class>`; the older one has them.",
+        "Rename one of the Gateways.",
+    ),
+    Code(
+        "MG7003",
+        _W,
+        "Address not requested",
+        "A Service cannot ask for such an address, or not for another one beside the first.",
+        "Use an IPAddress that the type of the Service can have; others are for you to point at the Service.",
+    ),
+    Code(
+        "MG7004",
+        _W,
+        "Label or annotation left out",
+        "The label or annotation of spec.infrastructure has a meaning of its own for proxies, or belongs to istiod.",
+        "Remove it, or set it by a GatewayParameters where that is possible.",
+    ),
     # MG9xxx input and installation
     Code(
         "MG9001",

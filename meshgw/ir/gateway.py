@@ -69,6 +69,9 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
     """Requested addresses that cannot be bound."""
+    pending: str = ""
+    """What keeps the proxies from running, if anything does; `pending_reason` is that of Programmed."""
+    pending_reason: str = "Pending"
     port_offset: int = 0
     """Added to ports below 1024."""
 
@@ -108,6 +111,8 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     class_name: str
     role: Role | None
     accepted: bool
+    held: bool = False
+    """In a cluster, its parameters cannot be used: what serves goes on, with its addresses, and nothing is deployed."""
     generation: int = 0
     waypoint_for: WaypointFor = WaypointFor.SERVICE
     service_account: str = ""

@@ -11,7 +11,8 @@ from meshgw.engine import View
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import GatewayClass, Role, WaypointFor
 from meshgw.ir.status import Condition
-from meshgw.resolve.conditions import ACCEPTED, fails, holds
+from meshgw.resolve.conditions import ACCEPTED, Problem, fails, holds
+from meshgw.resolve.parameters import class_parameters
 from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES
 
@@ -29,14 +30,13 @@ def resolve_class(view: View, _key: Key, row: api.GatewayClass) -> Iterable[tupl
     if row.spec.controller_name != settings.controller_name:
         return
     name, labels = row.metadata.name, row.metadata.labels
-    problem = _problem(row)
+    problem = _problem(view, row)
     generation = row.metadata.generation
     condition: Condition = holds(ACCEPTED, generation)
     findings: tuple[Finding, ...] = ()
     if problem:
-        code, reason, message, field = problem
-        condition = fails(ACCEPTED, generation, reason=reason, message=message)
-        findings = (Finding(code=code, object=ObjectRef("GatewayClass", "", name), message=message, field=field),)
+        condition = fails(ACCEPTED, generation, reason=problem.reason, message=problem.message)
+        findings = (problem.finding(ObjectRef("GatewayClass", "", name)),)
     role = parse_role(labels[names.LABEL_ROLE]) if names.LABEL_ROLE in labels else WELL_KNOWN.get(name, Role.INGRESS)
     yield (
         name,
@@ -70,14 +70,12 @@ def parse_waypoint_for(value: str) -> WaypointFor | None:
     return next((traffic for traffic in WaypointFor if traffic.value == value), None)
 
 
-def _problem(row: api.GatewayClass) -> tuple[str, str, str, str] | None:
-    """Return code, reason, message and field of what is wrong with a class."""
-    labels, parameters = row.metadata.labels, row.spec.parameters_ref
-    if parameters is not None:
-        message = f"parametersRef names a {parameters.kind}: no parameters are known"
-        return "MG1008", "InvalidParameters", message, "spec.parametersRef"
+def _problem(view: View, row: api.GatewayClass) -> Problem | None:
+    """Return what is wrong with a class; its parameters come last, as they concern the deployment alone."""
+    labels = row.metadata.labels
     for label, parse in ((names.LABEL_ROLE, parse_role), (names.LABEL_WAYPOINT_FOR, parse_waypoint_for)):
         if label in labels and parse(labels[label]) is None:
             message = f"label {label} has the unknown value {labels[label]!r}"
-            return "MG1009", "Unsupported", message, f"metadata.labels[{label}]"
-    return None
+            return Problem("Unsupported", "MG1009", f"metadata.labels[{label}]", message)
+    parameters = class_parameters(view, row)
+    return parameters if isinstance(parameters, Problem) else None

@@ -13,6 +13,7 @@ from meshgw.engine import View
 from meshgw.ir.backend import certificate_name
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Gateway, GatewayClass, Role, ValidationMode, WaypointFor
+from meshgw.ir.proxy import proxy_name
 from meshgw.ir.status import Condition
 from meshgw.resolve.classes import find_class, parse_role, parse_waypoint_for
 from meshgw.resolve.conditions import (
@@ -26,6 +27,7 @@ from meshgw.resolve.conditions import (
     verdict,
 )
 from meshgw.resolve.grants import kind_name, permitted
+from meshgw.resolve.parameters import INVALID_PARAMETERS, own_parameters
 from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import CERTIFICATES
 
@@ -39,11 +41,13 @@ def resolve_gateway(view: View, key: Key, row: api.Gateway) -> Iterable[tuple[Ke
         return
     labels = row.metadata.labels
     role = parse_role(labels[names.LABEL_ROLE]) if names.LABEL_ROLE in labels else its_class.role
-    refusal = _refusal(row, its_class, role)
+    settings = read_settings(view)
+    unfit, badly_deployed = _refusal(row, its_class, role), _bad_parameters(view, row, its_class)
+    refusal = unfit or badly_deployed
+    held = settings.deploys and unfit is None and badly_deployed is not None
     certificate, refs_problem = _client_certificate(view, key, row)
     insecure = _insecure_fields(row)
     findings = [problem.finding(_ref(key)) for problem in (refusal, refs_problem) if problem]
-    settings = read_settings(view)
     if refusal is None and role is Role.WAYPOINT and not settings.mesh:
         message = "a waypoint without a mesh certificate serves nothing"
         findings.append(Finding(code="MG5004", object=_ref(key), message=message))
@@ -55,10 +59,11 @@ def resolve_gateway(view: View, key: Key, row: api.Gateway) -> Iterable[tuple[Ke
             key=key,
             class_name=its_class.name,
             role=role,
-            accepted=refusal is None,
+            accepted=refusal is None or held,
+            held=held,
             generation=row.metadata.generation,
             waypoint_for=_waypoint_for(row, its_class),
-            service_account=labels.get(names.LABEL_SERVICE_ACCOUNT, "") or key.name,
+            service_account=_service_account(key, row, deploys=settings.deploys),
             client_certificate=certificate,
             client_certificate_refused=refs_problem is not None,
             conditions=_conditions(row.metadata.generation, refusal, refs_problem, insecure),
@@ -85,11 +90,8 @@ def _conditions(
 def _refusal(row: api.Gateway, its_class: GatewayClass, role: Role | None) -> Problem | None:
     """Return why the Gateway as a whole is not served."""
     labels = row.metadata.labels
-    if not is_true(its_class.conditions, ACCEPTED):
-        why = its_class.conditions[0].message
-        return Problem(
-            "Invalid", "MG1008", "spec.gatewayClassName", f"GatewayClass {its_class.name} is not accepted: {why}"
-        )
+    if its_class.conditions[0].reason != INVALID_PARAMETERS and (problem := _bad_class(its_class)):
+        return problem
     if role is None:
         field = f"metadata.labels[{names.LABEL_ROLE}]"
         return Problem("Invalid", "MG1009", field, f"unknown role {labels[names.LABEL_ROLE]!r}")
@@ -97,14 +99,31 @@ def _refusal(row: api.Gateway, its_class: GatewayClass, role: Role | None) -> Pr
     if role is Role.WAYPOINT and wanted and parse_waypoint_for(wanted) is None:
         field = f"metadata.labels[{names.LABEL_WAYPOINT_FOR}]"
         return Problem("Invalid", "MG1008", field, f"unknown traffic type {wanted!r}")
-    if row.spec.infrastructure and (parameters := row.spec.infrastructure.parameters_ref):
-        message = f"parametersRef names a {parameters.kind}: no parameters are known"
-        return Problem("InvalidParameters", "MG1008", "spec.infrastructure.parametersRef", message)
     for position, address in enumerate(row.spec.addresses):
         if address.type not in _ADDRESS_TYPES:
             message = f"address type {address.type} is not supported"
             return Problem("UnsupportedAddress", "MG1008", f"spec.addresses[{position}].type", message)
     return None
+
+
+def _bad_class(its_class: GatewayClass) -> Problem | None:
+    if is_true(its_class.conditions, ACCEPTED):
+        return None
+    message = f"GatewayClass {its_class.name} is not accepted: {its_class.conditions[0].message}"
+    return Problem("Invalid", "MG1008", "spec.gatewayClassName", message)
+
+
+def _bad_parameters(view: View, row: api.Gateway, its_class: GatewayClass) -> Problem | None:
+    """Return why the Gateway cannot be deployed as asked for; what its proxies serve is another matter."""
+    own = own_parameters(view, row)
+    return _bad_class(its_class) or (own if isinstance(own, Problem) else None)
+
+
+def _service_account(key: Key, row: api.Gateway, *, deploys: bool) -> str:
+    """Return as whom its proxies run; who may create a Gateway must not choose among other people's accounts."""
+    if deploys:
+        return proxy_name(key.name, row.spec.gateway_class_name)
+    return row.metadata.labels.get(names.LABEL_SERVICE_ACCOUNT, "") or key.name
 
 
 def _waypoint_for(row: api.Gateway, its_class: GatewayClass) -> WaypointFor:

@@ -36,6 +36,7 @@ from meshgw.resolve.grants import kind_name
 from meshgw.resolve.listener_tls import TlsOutcome, resolve_tls
 from meshgw.resolve.listenersets import admitted_sets, parent_accepted
 from meshgw.resolve.namespaces import allowed
+from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import BINDINGS, GATEWAYS
 
 IMPLIED = "Implied"
@@ -51,6 +52,7 @@ KINDS = {
     Protocol.HBONE: _HTTP_KINDS,
 }
 """Routes that a protocol can carry."""
+_PROXY_PORTS = frozenset({names.STATUS_PORT, names.METRICS_PORT, names.ADMIN_PORT})
 _HOST_PROTOCOLS = frozenset({Protocol.HTTP, Protocol.HTTPS, Protocol.TLS})
 
 
@@ -78,7 +80,8 @@ def resolve_listeners(view: View, key: Key, row: Gateway) -> Iterable[tuple[List
     gateway = view.get(GATEWAYS, key)
     if gateway is None:
         return
-    drafts = list(_bound(view.get(BINDINGS, key) or Binding(), _drafts(view, gateway, row)))
+    own_ports = _PROXY_PORTS if read_settings(view).deploys else frozenset()
+    drafts = list(_bound(view.get(BINDINGS, key) or Binding(), own_ports, _drafts(view, gateway, row)))
     places = [_place(draft) for draft in drafts if draft.protocol is not None]
     conflicts = find_conflicts(places)
     overlaps = find_overlaps(place for place in places if place.key not in conflicts)
@@ -133,9 +136,12 @@ def _drafts(view: View, gateway: api.Gateway, row: Gateway) -> Iterator[_Draft]:
             yield _draft(view, gateway, row.role, key, entry, field=f"spec.listeners[{position}]", gen=generation)
 
 
-def _bound(binding: Binding, drafts: Iterable[_Draft]) -> Iterator[_Draft]:
-    """Refuse listeners whose port would be bound where another listener's is; the earlier one keeps it."""
-    taken: dict[tuple[bool, int], int] = {}
+def _bound(binding: Binding, own_ports: frozenset[int], drafts: Iterable[_Draft]) -> Iterator[_Draft]:
+    """Refuse listeners whose port would be bound where another listener's is; the earlier one keeps it.
+
+    The proxy itself comes before all, with the ports that are its own.
+    """
+    taken: dict[tuple[bool, int], int] = {(False, port): 0 for port in own_ports}
     for draft in drafts:
         port = draft.entry.port
         bound = binding.port(port)
@@ -143,6 +149,8 @@ def _bound(binding: Binding, drafts: Iterable[_Draft]) -> Iterator[_Draft]:
             yield draft
         else:
             message = f"port {port} is bound as {bound} here, which is taken"
+            if bound in own_ports:
+                message = f"port {port} is the proxy's own"
             refusal = Problem("PortUnavailable", "MG1004", f"{draft.field}.port", message)
             yield draft._replace(refusal=refusal, protocol=None)
 

@@ -32,6 +32,7 @@ from meshgw.resolve.tables import (
     BINDINGS,
     LISTENER_SET_RESULTS,
     LISTENERS,
+    PROXY_PLANS,
     ROUTES,
 )
 
@@ -141,14 +142,19 @@ def _gateway_status(view: View, row: Gateway) -> GatewayStatus:
     binding = view.get(BINDINGS, row.key) or Binding()
     conditions = _accepted_conditions(row, listeners, implied=any(key.owner_kind == IMPLIED for key, _row in found))
     accepted = next((c.status for c in conditions if c.type == "Accepted"), False)
-    conditions = (*conditions, _programmed(view, row, binding, accepted=accepted))
+    conditions = (*conditions, _programmed(view, row, binding, accepted=accepted, listening=bool(found)))
     sets = view.by(LISTENER_SET_RESULTS, "gateway", row.key)
     return GatewayStatus(
-        addresses=tuple(StatusAddress(type=_address_type(a), value=a) for a in binding.addresses) if accepted else (),
+        # Istio's mesh goes past a waypoint without an address, so a mistake in parameters must not take it away.
+        addresses=_addresses(binding) if accepted or row.held else (),
         conditions=tuple(sorted(conditions, key=lambda c: c.type)),
         listeners=_listener_statuses(view, listeners),
         attached_listener_sets=sum(1 for _key, result in sets if result.accepted),
     )
+
+
+def _addresses(binding: Binding) -> tuple[StatusAddress, ...]:
+    return tuple(StatusAddress(type=_address_type(address), value=address) for address in binding.addresses)
 
 
 def _address_type(address: str) -> str:
@@ -169,14 +175,21 @@ def _accepted_conditions(row: Gateway, listeners: tuple[Listener, ...], *, impli
     return tuple(verdict if c.type == "Accepted" else c for c in row.conditions)
 
 
-def _programmed(view: View, row: Gateway, binding: Binding, *, accepted: bool) -> Condition:
+def _programmed(view: View, row: Gateway, binding: Binding, *, accepted: bool, listening: bool) -> Condition:
     if not accepted:
         return fails("Programmed", row.generation, reason="Invalid", message="the Gateway is not accepted")
+    if not listening:
+        return fails("Programmed", row.generation, reason="Pending", message="there is no listener")
     if row.role is Role.WAYPOINT and not read_settings(view).mesh:
         return fails("Programmed", row.generation, reason="Pending", message="no mesh certificate: nothing is served")
+    plan = view.get(PROXY_PLANS, row.key)
+    if plan is not None and plan.held_by:
+        return fails("Programmed", row.generation, reason="Invalid", message=plan.held_by)
     if binding.unusable:
         message = f"cannot be bound: {', '.join(binding.unusable)}"
         return fails("Programmed", row.generation, reason="AddressNotUsable", message=message)
+    if binding.pending and (binding.addresses or binding.pending_reason != "Pending"):
+        return fails("Programmed", row.generation, reason=binding.pending_reason, message=binding.pending)
     if not binding.addresses:
         return fails("Programmed", row.generation, reason="AddressNotAssigned", message="no address yet")
     return holds("Programmed", row.generation)

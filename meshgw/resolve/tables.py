@@ -92,7 +92,13 @@ CERTIFICATES: Table[Key, backend.Certificate] = Table("certificates")
 """By Secret; every kubernetes.io/tls-like Secret, good or bad."""
 BUNDLES: Table[tuple[str, Key], backend.Bundle] = Table("bundles")
 """By (ConfigMap or Secret, key)."""
-OUR_GATEWAYS: Table[Key, ir.Gateway] = Table("our-gateways", indexes={"role": lambda _key, row: (row.role,)})
+OUR_GATEWAYS: Table[Key, ir.Gateway] = Table(
+    "our-gateways",
+    indexes={
+        "role": lambda _key, row: (row.role,),
+        "account": lambda key, row: (Key(key.namespace, row.service_account),),
+    },
+)
 
 GATEWAY_PROFILES: Table[Key, ir.Gateway] = Table("gateway-profiles")
 """The same without what changes with every edit and concerns the Gateway alone: for what thousands of rows read."""

@@ -93,7 +93,7 @@ def test_unknown_parameters_refuse_the_gateway() -> None:
     row = gateway(resolve(text("  infrastructure: {parametersRef: {group: x.io, kind: Thing, name: a}}\n")))
     assert not row.accepted
     assert shown(row.conditions) == {**GOOD, "Accepted": "False/InvalidParameters"}
-    assert codes(row.findings) == ["MG1008"]
+    assert codes(row.findings) == ["MG7001"]
 
 
 def test_infrastructure_without_parameters_is_fine() -> None:
