@@ -1,0 +1,139 @@
+"""Many kinds at once, with a real API server whose definitions come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from meshgw.kube.client import Client, KubeSettings, connect
+from meshgw.kube.discovery import Catalog, Presence
+from meshgw.kube.reflector import NOT_SERVED
+from meshgw.kube.watches import WatchSet
+from tests.cluster import crds
+from tests.cluster.apiserver import ApiServer
+from tests.kube.following import ROUTE, Author, Hasty, Record, kind_of, running
+from tests.rig.waiting import eventually
+
+DEFINITIONS = {
+    "grpcroutes.gateway.networking.k8s.io",
+    "httproutes.gateway.networking.k8s.io",
+    "authorizationpolicies.security.istio.io",
+}
+GRPC = {"spec": {"hostnames": ["a.example"]}}
+POLICY = {"spec": {"action": "DENY", "rules": [{}]}}
+
+
+async def test_namespaces_come_and_go(apiserver: ApiServer, client: Client, space: str) -> None:
+    other = await asyncio.to_thread(apiserver.create_namespace, f"{space}-2")
+    await Author(client, space).config_maps("a", "b")
+    await Author(client, other).config_maps("c")
+    record = Record()
+    watches = WatchSet(client, record)
+    watches.follow(kind_of("ConfigMap"), [space])
+    assert watches.unsynced == (f"ConfigMap in {space}",)
+    async with running(watches):
+        await asyncio.wait_for(watches.settle(), 10)
+        assert watches.unsynced == ()
+        assert record.names() == {"a", "b"}
+
+        watches.follow(kind_of("ConfigMap"), [space, other])
+        assert watches.unsynced == (f"ConfigMap in {other}",)
+        await asyncio.wait_for(watches.settle(), 10)
+        assert record.names() == {"a", "b", "c"}
+        assert len(watches.reflectors) == 2
+
+        watches.follow(kind_of("ConfigMap"), [other])
+        assert record.names() == {"c"}
+        await Author(client, space).config_maps("unseen")
+        await Author(client, other).config_maps("seen")
+        await record.has("c", "seen")
+
+        watches.follow(kind_of("ConfigMap"), [])
+        assert record.names() == set()
+        await asyncio.wait_for(watches.settle(), 10)
+
+
+async def test_scope_does_not_change_between_some_and_all(client: Client) -> None:
+    watches = WatchSet(client, Record())
+    watches.follow(kind_of("ConfigMap"), ["a"])
+    with pytest.raises(ValueError, match="for good"):
+        watches.follow(kind_of("ConfigMap"))
+    watches.follow(kind_of("GatewayClass"), ["a"])  # of no namespace, so of all
+    watches.follow(kind_of("GatewayClass"))
+    assert watches.unsynced == ("ConfigMap in a", "GatewayClass")
+
+
+async def test_waiting_ends_when_nobody_wants_it_any_more(client: Client) -> None:
+    watches = WatchSet(client, Record())
+    watches.follow(kind_of("ConfigMap"), ["a"])
+    async with asyncio.TaskGroup() as group:
+        settled = group.create_task(watches.settle())
+        await asyncio.sleep(0)
+        assert not settled.done()
+        watches.follow(kind_of("ConfigMap"), [])
+        await asyncio.wait_for(settled, 1)
+
+
+async def test_catalog_tells_versions(client: Client) -> None:
+    catalog = Catalog(client)
+    assert await catalog.look(kind_of("HTTPRoute")) == Presence(version="v1", defined=True)
+    assert await catalog.look(kind_of("Pod")) == Presence(version="v1", defined=True)
+    assert not await catalog.is_leaving(kind_of("HTTPRoute"))
+    assert not await catalog.is_leaving(kind_of("Pod"))
+
+
+@pytest.mark.slow
+async def test_kinds_that_come_and_go(start_apiserver: Callable[..., ApiServer]) -> None:
+    server = await asyncio.to_thread(start_apiserver)
+    async with connect(KubeSettings(kubeconfig=str(server.kubeconfig))) as client:
+        author = Author(client, "default")
+        record = Record()
+        watches = WatchSet(client, record, clock=Hasty())
+        for name in ("GRPCRoute", "HTTPRoute", "AuthorizationPolicy", "BackendTLSPolicy"):
+            watches.follow(kind_of(name))
+        async with running(watches):
+            # A required kind that is missing keeps all from being published; the others are without objects.
+            await eventually(lambda: watches.unsynced == ("HTTPRoute",) and watches.problems)
+            assert _broken(watches) == {"httproutes.gateway.networking.k8s.io"}
+
+            await asyncio.to_thread(_install_definitions, server)
+            await asyncio.wait_for(watches.settle(), 20)
+            await author.create("HTTPRoute", "http", **ROUTE)
+            await author.create("GRPCRoute", "grpc", **GRPC)
+            await author.create("AuthorizationPolicy", "deny", **POLICY)
+            await record.has("http", "grpc", "deny")
+            assert watches.problems == ()
+
+            # The API server deletes all objects of these kinds; those of the optional one go, the others stay.
+            await asyncio.to_thread(_remove_definitions, server)
+            await record.has("http", "deny")
+            required, policies = "httproutes.gateway.networking.k8s.io", "authorizationpolicies.security.istio.io"
+            await eventually(lambda: _broken(watches) == {required, policies})
+            assert all("the 1 last seen stay in force" in problem.message for problem in watches.problems)
+
+            await asyncio.to_thread(_install_definitions, server)
+            await record.has(within=20)  # the kinds are back, and say that they have no objects
+            assert watches.problems == ()
+            await author.create("AuthorizationPolicy", "other", **POLICY)
+            await author.create("GRPCRoute", "grpc", **GRPC)
+            await record.has("other", "grpc")
+
+            # One deleted by somebody is gone as ever.
+            await author.delete("AuthorizationPolicy", "other")
+            await record.has("grpc")
+
+
+def _broken(watches: WatchSet) -> set[str]:
+    assert {problem.code for problem in watches.problems} <= {NOT_SERVED}
+    return {problem.object.name for problem in watches.problems}
+
+
+def _install_definitions(server: ApiServer) -> None:
+    found = (*crds.gateway_api(), *crds.istio())
+    server._install([each for each in found if each.path.rpartition("/")[2] in DEFINITIONS])
+
+
+def _remove_definitions(server: ApiServer) -> None:
+    server.kubectl("delete", "crd", *sorted(DEFINITIONS))
