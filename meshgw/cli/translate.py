@@ -8,15 +8,19 @@ import click
 
 from meshgw.cli.output import files_option, output_option, write_json, write_yaml
 
-TARGETS = ("ir", "xds", "status", "findings", "envoy")
+TARGETS = ("ir", "xds", "status", "findings", "envoy", "proxies")
 
 
 @click.command("translate", help="Print what YAML becomes, without serving it. Private keys are never shown in xds.")
 @files_option
 @click.option(
-    "--to", "target", type=click.Choice(TARGETS), required=True, help="envoy: one static bootstrap a Gateway."
+    "--to",
+    "target",
+    type=click.Choice(TARGETS),
+    required=True,
+    help="envoy: one static bootstrap a Gateway; proxies: the Kubernetes objects that run them.",
 )
-@click.option("--gateway", metavar="NAMESPACE/NAME", help="Only this Gateway (xds, envoy).")
+@click.option("--gateway", metavar="NAMESPACE/NAME", help="Only this Gateway (xds, envoy, proxies).")
 @click.option("--mesh", is_flag=True, help="As in a mesh: waypoints are served.")
 @output_option("yaml", "json")
 def command(filename: tuple[str, ...], target: str, gateway: str | None, output: str, *, mesh: bool) -> None:
@@ -32,7 +36,7 @@ def _translate(filename: tuple[str, ...], target: str, gateway: str | None, *, m
     from meshgw.emit.static import emit_static  # noqa: PLC0415 - slow to import
     from meshgw.standalone.offline import evaluate  # noqa: PLC0415 - slow to import
 
-    found = evaluate(filename, mesh=mesh)
+    found = evaluate(filename, mesh=mesh, deploys=target == "proxies")
     if target == "ir":
         return render.render_resolved(found.graph)
     if target == "status":
@@ -47,5 +51,7 @@ def _translate(filename: tuple[str, ...], target: str, gateway: str | None, *, m
     if target == "xds":
         documents = render_resources(found.graph)
         return {str(key): documents[str(key)] for key in chosen if str(key) in documents}
+    if target == "proxies":
+        return render.render_proxies(found.graph, chosen)
     static = {str(key): emit_static(found.resources(key)) for key in chosen}
     return next(iter(static.values())) if len(static) == 1 else static

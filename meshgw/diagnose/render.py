@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Any
 
 import msgspec
 
 from meshgw import features
+from meshgw.api.meta import Key
+from meshgw.emit.proxy import API_VERSIONS
+from meshgw.emit.tables import PROXY_OBJECTS
 from meshgw.engine import Graph, Table
 from meshgw.ir.codes import CODES
 from meshgw.ir.finding import Finding
@@ -19,6 +22,7 @@ RESOLVED: tuple[Table[Any, Any], ...] = (
     t.CLASSES,
     t.OUR_GATEWAYS,
     t.LISTENERS,
+    t.PROXY_PLANS,
     t.ENROLMENTS,
     t.WAYPOINT_SERVICES,
     t.WAYPOINT_WORKLOADS,
@@ -93,6 +97,24 @@ def render_statuses(graph: Graph) -> list[dict[str, Any]]:
         | {"status": document(status)}
         for ref, status in sorted(graph.rows(t.STATUSES).items())
     ]
+
+
+def render_proxies(graph: Graph, gateways: Collection[Key] | None = None) -> dict[str, Any]:
+    """Return the Kubernetes objects of proxies as one List, Gateway by Gateway in the order in which they are made."""
+    order = list(API_VERSIONS)
+    rows = sorted(
+        graph.rows(PROXY_OBJECTS).items(), key=lambda item: (item[1].gateway, order.index(item[0].kind), item[0])
+    )
+    items = [msgspec.json.decode(row.body) for _ref, row in rows if gateways is None or row.gateway in gateways]
+    return {"apiVersion": "v1", "kind": "List", "items": [_as_read(item) for item in items]}
+
+
+_FIRST = ("apiVersion", "kind", "metadata")
+
+
+def _as_read(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its fields in the order in which people look for them."""
+    return {name: item[name] for name in _FIRST} | item
 
 
 def render_finding(finding: Finding) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -83,7 +82,7 @@ def _merge(base: S, own: S) -> S:
         old, new = getattr(base, field.name), getattr(own, field.name)
         if isinstance(old, ApiStruct) and isinstance(new, ApiStruct) and field.name not in _WHOLE:
             merged[field.name] = _merge(old, new)
-        elif isinstance(field.default, Mapping):
+        elif field.default_factory is dict:
             merged[field.name] = {**old, **new}
         else:
             merged[field.name] = old if new is None else new

@@ -145,8 +145,8 @@ def _gateway_status(view: View, row: Gateway) -> GatewayStatus:
     conditions = (*conditions, _programmed(view, row, binding, accepted=accepted, listening=bool(found)))
     sets = view.by(LISTENER_SET_RESULTS, "gateway", row.key)
     return GatewayStatus(
-        # Istio's mesh goes past a waypoint without an address, so a mistake in parameters must not take it away.
-        addresses=_addresses(binding) if accepted or row.held else (),
+        # Istio's mesh goes past a waypoint without an address, so a mistake must not take it away from one that runs.
+        addresses=_addresses(binding) if accepted or read_settings(view).deploys else (),
         conditions=tuple(sorted(conditions, key=lambda c: c.type)),
         listeners=_listener_statuses(view, listeners),
         attached_listener_sets=sum(1 for _key, result in sets if result.accepted),

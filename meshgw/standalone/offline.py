@@ -35,12 +35,12 @@ class Evaluation(msgspec.Struct, frozen=True):
         return [resource for _key, resource in self.graph.by(RESOURCES, "gateway", gateway)]
 
 
-def evaluate(paths: Sequence[str], *, mesh: bool = False) -> Evaluation:
-    """Read the files and commit them; nothing is bound, so listeners are at 0.0.0.0."""
+def evaluate(paths: Sequence[str], *, mesh: bool = False, deploys: bool = False) -> Evaluation:
+    """Read the files and commit them, as for a cluster with `deploys`; nothing is bound: listeners are at 0.0.0.0."""
     facts = FileFacts(paths)
     facts.read()
     batch = facts.take()
-    batch[t.SETTINGS] = {t.SINGLE: Settings(mesh=mesh, loopback_endpoints=True)}
+    batch[t.SETTINGS] = {t.SINGLE: Settings(mesh=mesh, deploys=deploys, loopback_endpoints=not deploys)}
     graph = build_graph()
     graph.commit(batch)
     return Evaluation(graph, (*facts.problems, *find_expired(graph, time.time())))

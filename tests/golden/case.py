@@ -16,8 +16,9 @@ import yaml
 from meshgw.api.gateway import GatewayClass
 from meshgw.api.meta import Key
 from meshgw.cli.output import dump_yaml
-from meshgw.diagnose.render import render_findings, render_resolved, render_statuses
+from meshgw.diagnose.render import render_findings, render_proxies, render_resolved, render_statuses
 from meshgw.emit.dump import render_resources
+from meshgw.emit.proxy_config import BOOTSTRAP_FILE
 from meshgw.engine import Graph, Table
 from meshgw.ir.backend import WorkloadCertificate
 from meshgw.ir.finding import Finding
@@ -117,15 +118,30 @@ def _key(name: str) -> Key:
     return Key(namespace, rest)
 
 
+def output_names(case: Input) -> tuple[str, ...]:
+    """Return which outputs a case has: the objects of proxies only if its settings are those of a cluster."""
+    return (*OUTPUTS, "proxies") if case.header.settings.deploys else OUTPUTS
+
+
 def outputs(case: Input, graph: Graph) -> dict[str, str]:
-    """Return the four outputs of a committed case as YAML."""
+    """Return the outputs of a committed case as YAML."""
     documents = {
         "ir": _resolved(case, graph),
         "xds": render_resources(graph),
         "status": _statuses(case, graph),
         "findings": render_findings(graph, case.problems),
+        "proxies": _proxies(graph),
     }
-    return {name: dump_yaml(documents[name]) for name in OUTPUTS}
+    return {name: dump_yaml(documents[name]) for name in output_names(case)}
+
+
+def _proxies(graph: Graph) -> list[dict[str, Any]]:
+    """Return the objects without their bootstraps, which have tests of their own; a digest is in the pods."""
+    items: list[dict[str, Any]] = render_proxies(graph)["items"]
+    for item in items:
+        if BOOTSTRAP_FILE in item.get("data", {}):
+            item["data"] = {**item["data"], BOOTSTRAP_FILE: "(left out)"}
+    return items
 
 
 def _resolved(case: Input, graph: Graph) -> dict[str, Any]:
