@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
 
 from meshgw.identity.certificate import PrivateKeyPem, bundle_pem, key_pem, make_key
 from meshgw.identity.clock import Clock, SystemClock
+from meshgw.identity.signer import Signer, SigningError
 from meshgw.identity.spiffe import DEFAULT_TRUST_DOMAIN, SpiffeId, check_trust_domain
 
 DEFAULT_LIFETIME: Final = timedelta(hours=24)
 MAX_LIFETIME: Final = timedelta(days=90)
 ROOT_LIFETIME: Final = timedelta(days=3650)
-CLOCK_SKEW: Final = timedelta(minutes=2)
-"""How long before its issue a certificate is already valid."""
-
-_MAX_COMMON_NAME: Final = 64
-
-
-class SigningError(Exception):
-    """A certificate that is not issued; `reason` is istiod's name for why, such as `CSR_ERROR`."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(f"{reason}: {message}")
-        self.reason = reason
-
-
-class _Root:
-    """A self-signed root and its key."""
-
-    def __init__(self, trust_domain: str, lifetime: timedelta, now: datetime) -> None:
-        self.key = make_key()
-        public_key = self.key.public_key()
-        name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, trust_domain[:64])])
-        self.certificate = (
-            _builder(name, public_key, now - CLOCK_SKEW, now + lifetime)
-            .issuer_name(name)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
 
 
 class MeshAuthority:
@@ -73,7 +45,7 @@ class MeshAuthority:
         self._root_lifetime = root_lifetime
         self._clock: Clock = clock or SystemClock()
         self._signer = self._new_root()
-        self._roots: list[_Root] = [self._signer]
+        self._roots: list[Signer] = [self._signer]
 
     @property
     def roots_pem(self) -> bytes:
@@ -106,7 +78,7 @@ class MeshAuthority:
         lifetime = timedelta(seconds=seconds) if seconds > 0 else self._default_lifetime
         common_name = identity.uri if request.subject.get_attributes_for_oid(NameOID.COMMON_NAME) else ""
         names = [x509.UniformResourceIdentifier(identity.uri)]
-        leaf = self._sign(self._signer, request.public_key(), names, lifetime, common_name=common_name)
+        leaf = self._signer.sign(request.public_key(), names, lifetime, self._clock.now(), common_name=common_name)
         return leaf.public_bytes(serialization.Encoding.PEM).decode(), self.roots_pem.decode()
 
     def issue_server(self, dns_names: Sequence[str]) -> tuple[PrivateKeyPem, bytes]:
@@ -116,44 +88,13 @@ class MeshAuthority:
         """
         key = make_key()
         now = self._clock.now()
-        oldest = next((root for root in self._roots if now < root.certificate.not_valid_after_utc), self._signer)
+        oldest = next((root for root in self._roots if now < root.ends), self._signer)
         names = [x509.DNSName(name) for name in dns_names]
-        leaf = self._sign(oldest, key.public_key(), names, self._default_lifetime)
+        leaf = oldest.sign(key.public_key(), names, self._default_lifetime, now)
         return key_pem(key), bundle_pem([leaf])
 
-    def _sign(
-        self,
-        signer: _Root,
-        public_key: CertificatePublicKeyTypes,
-        names: Sequence[x509.GeneralName],
-        lifetime: timedelta,
-        *,
-        common_name: str = "",
-    ) -> x509.Certificate:
-        now = self._clock.now()
-        root = signer.certificate
-        if now >= root.not_valid_after_utc:
-            raise SigningError("CA_NOT_READY", "the signing root has ended")
-        subject = x509.Name(
-            [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if 0 < len(common_name) <= _MAX_COMMON_NAME else []
-        )
-        return (
-            _builder(subject, public_key, now - CLOCK_SKEW, min(now + lifetime, root.not_valid_after_utc))
-            .issuer_name(root.subject)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                critical=False,
-            )
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
-            # As istiod does, with or without a subject; without one RFC 5280 4.2.1.6 demands it.
-            .add_extension(x509.SubjectAlternativeName(names), critical=True)
-            .sign(signer.key, hashes.SHA256())
-        )
-
-    def _new_root(self) -> _Root:
-        return _Root(self.trust_domain, self._root_lifetime, self._clock.now())
+    def _new_root(self) -> Signer:
+        return Signer.create(self.trust_domain, self._root_lifetime, self._clock.now())
 
 
 def _parse_csr(csr: str) -> x509.CertificateSigningRequest:
@@ -165,31 +106,3 @@ def _parse_csr(csr: str) -> x509.CertificateSigningRequest:
     if not proven:
         raise SigningError("CSR_ERROR", "not signed by the key it holds")
     return request
-
-
-def _builder(
-    subject: x509.Name, key: CertificatePublicKeyTypes, start: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_encipherment=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

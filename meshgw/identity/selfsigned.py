@@ -12,7 +12,7 @@ import grpc.aio
 import structlog
 
 from meshgw.identity.address import AddressError, CaAddress
-from meshgw.identity.authority import MeshAuthority, SigningError
+from meshgw.identity.authority import MeshAuthority
 from meshgw.identity.istiod import ISTIOD_NAME
 from meshgw.identity.protocol import (
     IMPERSONATED_IDENTITY,
@@ -21,6 +21,7 @@ from meshgw.identity.protocol import (
     CertificateRequest,
     CertificateResponse,
 )
+from meshgw.identity.signer import SigningError
 from meshgw.identity.spiffe import SpiffeId
 from meshgw.identity.tokens import ServiceAccountTokens, TokenError
 

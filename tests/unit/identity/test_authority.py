@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from meshgw.identity.authority import MeshAuthority, SigningError
+from meshgw.identity.authority import MeshAuthority
 from meshgw.identity.certificate import make_csr, make_key
+from meshgw.identity.signer import SigningError
 from meshgw.identity.spiffe import SpiffeError, SpiffeId
 from tests.unit.identity.parts import GATEWAY, OTHER, FakeClock, leaf_of, uris_of
 
