@@ -15,7 +15,7 @@ import structlog
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.api.registry import Kind
 from meshgw.emit.tables import ProxyObject
-from meshgw.ir.proxy import Deploying
+from meshgw.ir.proxy import Deploying, ProxyPlan
 from meshgw.kube.client import APPLY_PATCH, Client
 from meshgw.kube.errors import ApiError
 from meshgw.kube.paths import path_of
@@ -83,9 +83,8 @@ _body_of = msgspec.json.Decoder(_Body).decode
 class ObjectWriter:
     """Makes, corrects and removes the objects of proxies, while this replica leads.
 
-    `observe` and `desire` are called on the event loop in every replica, in the order of commits: first what was seen
-    of Gateways and of objects, then the rows that follow from it. `gate` says, right before each write, whether this
-    replica still leads. What cannot be done goes to `report`, and as an empty sequence when it can be.
+    `observe` and `desire` are called on the event loop in every replica. `gate` says, right before each write, whether
+    this replica still leads. What cannot be done goes to `report`, and an empty sequence when it can be.
     """
 
     def __init__(
@@ -103,41 +102,47 @@ class ObjectWriter:
         self._report = report
         self._observer = observer
         self._objects: dict[ObjectRef, _Object] = {}
-        self._gateways: dict[Key, str] = {}
-        self._plans: dict[Key, Deploying] = {}
-        self._released: set[Key] = set()
+        self._plans: dict[Key, ProxyPlan] = {}
+        self._released: dict[Key, str] = {}
+        """The uids of Gateways that are somebody else's now, or gone, and still have objects."""
         self._problems: dict[Key, dict[ObjectRef, Problem]] = {}
         self.queue: Final = Queue[ObjectRef]("objects", self._write, pace=pace or _PACE, observer=observer, timer=timer)
 
     def observe(self, kind: Kind, seen: Sequence[Seen]) -> None:
-        """Take in what was seen of Gateways (their uids), or of objects of one of the `PROXY_KINDS`."""
-        if kind.name == "Gateway":
-            self._observe_gateways(seen)
-        elif kind.name in _KINDS:
-            for item in seen:
-                if item.observed is None or isinstance(item.object, OwnedObject):
-                    self._observe_object(ObjectRef(kind.name, *item.key), item)
+        """Take in what was seen of objects of one of the `PROXY_KINDS`."""
+        for item in seen:
+            ref = ObjectRef(kind.name, *item.key)
+            known = self._objects.get(ref)
+            if item.observed is not None and isinstance(item.object, OwnedObject):
+                known = known or self._objects.setdefault(ref, _Object())
+                version = item.observed.resource_version
+                known.found = find(ref.kind, item.object, uid=item.observed.uid, resource_version=version)
+                self.queue.mark(ref, fresh=False)
+            elif item.observed is None and known is not None:
+                known.found = known.applied = None
+                if not self._forget(ref, known):
+                    self.queue.mark(ref, fresh=False)
 
-    def desire(self, objects: Mapping[ObjectRef, ProxyObject | None], plans: Mapping[Key, Deploying | None]) -> None:
+    def desire(self, objects: Mapping[ObjectRef, ProxyObject | None], plans: Mapping[Key, ProxyPlan | None]) -> None:
         """Take in the objects that changed, and what is to be done with those of Gateways whose plan changed."""
         for gateway, plan in plans.items():
-            if plan is None:
-                # It is somebody else's now, or gone.
-                if self._plans.pop(gateway, None) is not None and gateway in self._gateways:
-                    self._released.add(gateway)
-            else:
+            before = self._plans.pop(gateway, None)
+            self._released.pop(gateway, None)
+            if plan is not None:
                 self._plans[gateway] = plan
-                self._released.discard(gateway)
+            elif before is not None:
+                self._released[gateway] = before.uid
         for ref in sorted(objects, key=_turn):
-            row = objects[ref]
             known = self._objects.setdefault(ref, _Object())
-            before, known.row = known.row, row
-            if before is not None and (row is None or row.gateway != before.gateway):
-                self._settle(before.gateway, ref, None)
+            former, known.row = known.row, objects[ref]
+            if former is not None and (known.row is None or known.row.gateway != former.gateway):
+                self._settle(former.gateway, ref, None)
             if not self._forget(ref, known):
                 self.queue.mark(ref)
-        if plans:
-            self._mark_of(plans)
+        for ref, known in self._objects.items():
+            if known.row is None and known.found is not None and known.found.gateway_in(ref.namespace) in plans:
+                self.queue.mark(ref)
+        self._released = {gateway: uid for gateway, uid in self._released.items() if any(self._left_of(gateway))}
 
     async def run(self) -> None:
         """Write until cancelled: while this replica leads, and not before the first commit of all that there is."""
@@ -156,51 +161,18 @@ class ObjectWriter:
         """Return what is wrong with the objects of a Gateway."""
         return tuple(sorted(self._problems.get(gateway, {}).values()))
 
-    # --- What is seen ----------------------------------------------------------------------------------------------
-
-    def _observe_gateways(self, seen: Sequence[Seen]) -> None:
-        changed = set()
-        for item in seen:
-            uid = item.observed.uid if item.observed is not None else ""
-            if self._gateways.get(item.key, "") == uid:
-                continue
-            changed.add(item.key)
-            if uid:
-                self._gateways[item.key] = uid
-            else:
-                # Its objects go with it: that is what owner references are for.
-                del self._gateways[item.key]
-                self._released.discard(item.key)
-        if changed:
-            self._mark_of(changed)
-
-    def _observe_object(self, ref: ObjectRef, item: Seen) -> None:
-        known = self._objects.get(ref)
-        if item.observed is None:
-            if known is not None:
-                known.found = known.applied = None
-                if not self._forget(ref, known):
-                    self.queue.mark(ref, fresh=False)
-            return
-        assert isinstance(item.object, OwnedObject)  # noqa: S101 - the caller has looked
-        known = known or self._objects.setdefault(ref, _Object())
-        observed = item.observed
-        known.found = find(ref.kind, item.object, uid=observed.uid, resource_version=observed.resource_version)
-        self.queue.mark(ref, fresh=False)
-
-    def _mark_of(self, gateways: Iterable[Key]) -> None:
-        keys = {(gateway.namespace, gateway.name) for gateway in gateways}
-        for ref, known in self._objects.items():
-            if known.row is None and known.found is not None and (ref.namespace, known.found.gateway) in keys:
-                self.queue.mark(ref)
+    def _left_of(self, gateway: Key) -> Iterable[ObjectRef]:
+        return (
+            ref
+            for ref, known in self._objects.items()
+            if known.found is not None and known.found.gateway_in(ref.namespace) == gateway
+        )
 
     def _forget(self, ref: ObjectRef, known: _Object) -> bool:
         if known.row is not None or known.found is not None:
             return False
         del self._objects[ref]
         return True
-
-    # --- What is done ----------------------------------------------------------------------------------------------
 
     async def _write(self, ref: ObjectRef) -> Outcome:
         known = self._objects.get(ref)
@@ -270,10 +242,12 @@ class ObjectWriter:
 
     async def _remove(self, ref: ObjectRef, found: Found) -> Outcome:
         """Delete an object that its Gateway no longer needs."""
-        gateway = Key(ref.namespace, found.gateway)
+        gateway = found.gateway_in(ref.namespace)
         plan = self._plans.get(gateway)
-        unwanted = plan is not Deploying.HELD if plan is not None else gateway in self._released
-        if found.deleting or not unwanted or not found.is_only_of(self._gateways.get(gateway, "")):
+        if plan is not None and plan.deploying is Deploying.HELD:
+            return Outcome.IDLE
+        uid = plan.uid if plan is not None else self._released.get(gateway, "")
+        if found.deleting or not found.is_only_of(uid):
             return Outcome.IDLE
         if not self._gate():
             return Outcome.FAILED

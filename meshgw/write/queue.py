@@ -176,6 +176,14 @@ class Queue(Generic[K]):
             if fresh and slot.state is _State.RESTING and slot.outcome is Outcome.REFUSED:
                 self._rest(key, slot, self._left_of_floor(slot))
 
+    def forget(self, key: K) -> None:
+        """Say that what `key` stands for is gone: whatever gets its name is not held up by what was written before."""
+        slot = self._slots.get(key)
+        if slot is not None:
+            slot.written, slot.attempts = None, 0
+            if slot.state is _State.RESTING:
+                self._rest(key, slot, 0.0)
+
     async def run(self, keys: Iterable[K] = ()) -> None:
         """Give turns until cancelled, to these keys first; afterwards nothing is remembered."""
         self._timer = self._given_timer or asyncio.get_running_loop()

@@ -89,6 +89,7 @@ class StatusWriter:
             ref = ObjectRef(kind.name, *item.key)
             known = self._objects.get(ref)
             if item.observed is None:
+                self.queue.forget(ref)
                 if known is not None:
                     known.observed = known.last = known.unkept = None
                     self._forget(ref, known)

@@ -1,8 +1,7 @@
-"""The Kubernetes objects of a Gateway's proxies as they are found: whose they are, what they say, how they do."""
+"""The Kubernetes objects of a Gateway's proxies as they are found: whose they are, and what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -12,10 +11,10 @@ from msgspec import Raw
 from meshgw.api.gateway import GATEWAY_GROUP
 from meshgw.api.meta import ApiStruct, Key, ObjectMeta, ObjectRef, Resource
 from meshgw.api.registry import Kind
+from meshgw.names import LABEL_MANAGED_BY
 
-MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "meshgw"
-SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
+SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGER}"
 """What the objects' watches select by label."""
 
 _ABSENT: Final = Raw(b"")
@@ -100,10 +99,9 @@ class Found(msgspec.Struct, frozen=True):
         """Whether it was made for the Gateway of that uid and for nobody else: so it is ours to delete."""
         return self.managed and bool(uid) and [owner.uid for owner in self.owners] == [uid]
 
-    @property
-    def gateway(self) -> str:
-        """The name of the Gateway that it was made for, empty if there is none."""
-        return next((owner.name for owner in self.owners if _is_gateway(owner)), "")
+    def gateway_in(self, namespace: str) -> Key:
+        """Return the Gateway that it was made for, which has no name if there is none."""
+        return Key(namespace, next((owner.name for owner in self.owners if _is_gateway(owner)), ""))
 
 
 def _is_gateway(owner: OwnerReference) -> bool:
@@ -117,7 +115,7 @@ def find(kind: str, found: OwnedObject, *, uid: str, resource_version: str) -> F
         uid=uid,
         resource_version=resource_version,
         digest=_digest(found),
-        managed=metadata.labels.get(MANAGED_BY) == MANAGER,
+        managed=metadata.labels.get(LABEL_MANAGED_BY) == MANAGER,
         owners=metadata.owner_references,
         deleting=metadata.deletion_timestamp is not None,
         replaceable=_is_replaceable(kind, found),
@@ -157,67 +155,14 @@ def _is_replaceable(kind: str, found: OwnedObject) -> bool:
         case "ConfigMap" | "HorizontalPodAutoscaler" | "PodDisruptionBudget":
             return True
         case "DaemonSet" | "Deployment":
-            return read_progress(bytes(found.status)).ready == 0
+            status = msgspec.json.decode(bytes(found.status) or b"{}", type=_Status)
+            return status.ready_replicas == status.number_ready == 0
         case _:
             return False
 
 
-class _Condition(ApiStruct, frozen=True, kw_only=True):
-    type: str = ""
-    status: str = ""
-    reason: str = ""
-    message: str = ""
-
-
 class _Status(ApiStruct, frozen=True, kw_only=True):
-    """Status of a Deployment or, with other words, of a DaemonSet."""
+    """Status of a Deployment or, with another word, of a DaemonSet."""
 
-    observed_generation: int = 0
-    replicas: int = 0
     ready_replicas: int = 0
-    updated_replicas: int = 0
-    desired_number_scheduled: int = 0
     number_ready: int = 0
-    updated_number_scheduled: int = 0
-    conditions: tuple[_Condition, ...] = ()
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How a workload does: pods that are ready, that exist, and that are as they should be by now.
-
-    `problem` says why pods are missing, empty if nothing is known to be wrong; `reason` is one word of it.
-    """
-
-    ready: int = 0
-    replicas: int = 0
-    updated: int = 0
-    reason: str = ""
-    problem: str = ""
-
-
-_STATUS: Final = msgspec.json.Decoder(_Status)
-
-
-def read_progress(status: bytes) -> Progress:
-    """Return how a Deployment or DaemonSet does, from the JSON of its status; there may be none yet.
-
-    Pods that are refused (quota, pod security, admission) are a condition of the Deployment; a DaemonSet has none.
-    """
-    if not status or status == b"null":
-        return Progress()
-    read = _STATUS.decode(status)
-    conditions: Mapping[str, _Condition] = {condition.type: condition for condition in read.conditions}
-    refused = conditions.get("ReplicaFailure", _Condition())
-    stalled = conditions.get("Progressing", _Condition())
-    cause = _Condition()
-    if refused.status == "True":
-        cause = refused
-    elif stalled.status == "False":
-        cause = stalled
-    return Progress(
-        ready=read.ready_replicas or read.number_ready,
-        replicas=read.replicas or read.desired_number_scheduled,
-        updated=read.updated_replicas or read.updated_number_scheduled,
-        reason=cause.reason,
-        problem=cause.message,
-    )

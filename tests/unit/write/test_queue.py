@@ -171,6 +171,23 @@ async def test_whoever_was_slower_waits_to_be_marked_again() -> None:
         assert len(writer.turns) == 2
 
 
+async def test_what_is_made_anew_is_not_held_up_by_what_was_written_before() -> None:
+    writer = Writer()
+    async with running(writer.queue.run):
+        writer.queue.forget("never seen")
+        writer.queue.mark("a")
+        await writer.timer.advance(0.1)
+        writer.queue.forget("a")
+        assert writer.timer.alarms == 0
+        writer.queue.mark("a")
+        await settle()
+        writer.queue.mark("a")
+        writer.queue.forget("a")
+        await settle()
+        assert [key for _at, key in writer.turns] == ["a"] * 3
+        assert writer.turns[2][0] < 0.2
+
+
 async def test_a_bug_costs_its_own_key_only() -> None:
     writer = Writer(lambda key: KeyError("bug") if key == "a" else Outcome.WRITTEN)
     async with running(writer.queue.run):

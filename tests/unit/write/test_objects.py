@@ -1,0 +1,374 @@
+"""The writer of proxies' objects against an API server that merges what is applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshgw.api.meta import Key, ObjectRef
+from meshgw.emit.tables import ProxyObject
+from meshgw.ir.proxy import Deploying, ProxyPlan
+from meshgw.kube.errors import UnreachableError
+from meshgw.kube.seen import Observed, Seen
+from meshgw.write.objects import ObjectWriter
+from meshgw.write.workload import PROXY_KINDS, OwnedObject, Problem
+from tests.unit.write.parts import FakeClient, FakeTimer, Request, refusal, running, settle
+
+GATEWAY = Key("shop", "gw")
+KINDS = {kind.name: kind for kind in PROXY_KINDS}
+DEPLOYMENT = ObjectRef("Deployment", "shop", "gw-c")
+SERVICE = ObjectRef("Service", "shop", "gw-c")
+PATH = "/apis/apps/v1/namespaces/shop/deployments/gw-c"
+APPLY = f"PATCH {PATH}"
+
+
+def body(uid: str = "g1", ref: ObjectRef = DEPLOYMENT, **spec: Any) -> dict[str, Any]:
+    owner = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "gw", "uid": uid}
+    labels = {"app.kubernetes.io/managed-by": "meshgw"}
+    metadata = {"name": ref.name, "namespace": ref.namespace, "labels": labels, "ownerReferences": [owner]}
+    return {"apiVersion": "apps/v1", "kind": ref.kind, "metadata": metadata, "spec": spec or {"replicas": 2}}
+
+
+def plan(deploying: Deploying = Deploying.MANAGED, uid: str = "g1") -> ProxyPlan:
+    return ProxyPlan(gateway=GATEWAY, name="gw-c", deploying=deploying, uid=uid)
+
+
+class Cluster:
+    """Objects of an API server; what it shows is up to the test."""
+
+    def __init__(self) -> None:
+        self.objects: dict[ObjectRef, dict[str, Any]] = {}
+        self.version = 0
+        self.client = FakeClient(self.answer)
+        self.timer = FakeTimer()
+        self.leads = True
+        self.reports: list[tuple[Key, list[str]]] = []
+        self.refusals: list[Exception] = []
+        self.writer = ObjectWriter(
+            self.client,  # type: ignore[arg-type] - it stands for one
+            gate=lambda: self.leads,
+            report=self.report,
+            timer=self.timer,
+        )
+
+    def report(self, gateway: Key, problems: Any) -> None:
+        assert all(isinstance(problem, Problem) for problem in problems)
+        self.reports.append((gateway, [problem.reason for problem in problems]))
+
+    def put(self, written: dict[str, Any], **metadata: Any) -> ObjectRef:
+        self.version += 1
+        ref = ObjectRef(written["kind"], written["metadata"]["namespace"], written["metadata"]["name"])
+        before = self.objects.get(ref, {"metadata": {"uid": f"u{self.version}"}, "status": {}})
+        merged = {**before["metadata"], **written["metadata"], "resourceVersion": str(self.version), **metadata}
+        self.objects[ref] = {**before, **written, "metadata": merged}
+        return ref
+
+    def show(self, ref: ObjectRef = DEPLOYMENT) -> None:
+        written = self.objects.get(ref)
+        key = Key(ref.namespace, ref.name)
+        if written is None:
+            seen = Seen(key, None, None)
+        else:
+            read = msgspec.json.decode(msgspec.json.encode(written), type=OwnedObject)
+            metadata = written["metadata"]
+            observed = Observed(uid=metadata["uid"], resource_version=metadata["resourceVersion"], generation=1)
+            seen = Seen(key, read, observed)
+        self.writer.observe(KINDS[ref.kind], [seen])
+
+    def answer(self, request: Request) -> Any:
+        ref = next((ref for ref in self.objects if request.path.endswith(f"/{ref.kind.lower()}s/{ref.name}")), None)
+        if request.method == "GET":
+            return self.objects[ref] if ref is not None else refusal(404, "NotFound")
+        if self.refusals:
+            return self.refusals.pop(0)
+        if request.method == "DELETE":
+            assert ref is not None
+            metadata = self.objects[ref]["metadata"]
+            wanted = request.body["preconditions"]
+            if wanted != {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}:
+                return refusal(409, "Conflict")
+            del self.objects[ref]
+            return {}
+        assert request.query == {"fieldManager": "meshgw", "force": "true", "fieldValidation": "Strict"}
+        assert request.content_type == "application/apply-patch+yaml"
+        before = self.objects.get(ref) if ref is not None else None
+        wanted = request.body
+        if (
+            before is None
+            or any(before[name] != wanted[name] for name in ("spec",))
+            or any(before["metadata"].get(name) != value for name, value in wanted["metadata"].items())
+        ):
+            ref = self.put(wanted)
+        assert ref is not None
+        return self.objects[ref]
+
+    def want(self, written: dict[str, Any] | None, ref: ObjectRef = DEPLOYMENT, **plans: Any) -> None:
+        row = None
+        if written is not None:
+            row = ProxyObject(gateway=GATEWAY, api_version="apps/v1", body=msgspec.json.encode(written))
+        self.writer.desire({ref: row}, {GATEWAY: plans["plan"]} if "plan" in plans else {})
+
+    @property
+    def writes(self) -> list[str]:
+        return [made for made in self.client.made if not made.startswith("GET")]
+
+
+async def test_an_object_is_made_and_then_left_alone() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        assert cluster.client.made == [f"GET {PATH}", APPLY]
+        cluster.show()
+        cluster.put(body() | {"status": {"readyReplicas": 1}})
+        cluster.show()
+        await cluster.timer.advance(60)
+        assert cluster.writes == [APPLY]
+        assert cluster.reports == []
+
+
+async def test_what_others_change_is_put_right() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.put(body(replicas=7))
+        cluster.show()
+        await cluster.timer.advance(2)
+        assert cluster.objects[DEPLOYMENT]["spec"] == {"replicas": 2}
+        cluster.show()
+        await cluster.timer.advance(60)
+        assert cluster.writes == [APPLY, APPLY]
+
+
+async def test_what_others_add_beside_costs_one_apply() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.put(body(), annotations={"kubectl.kubernetes.io/restartedAt": "now"})
+        for _ in range(5):
+            cluster.show()
+            await cluster.timer.advance(5)
+        assert cluster.writes == [APPLY, APPLY]
+
+
+async def test_what_others_delete_is_made_again() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.objects.clear()
+        cluster.show()
+        await cluster.timer.advance(2)
+        assert DEPLOYMENT in cluster.objects
+
+
+async def test_what_is_not_needed_any_more_is_deleted() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        cluster.want(None)
+        await cluster.timer.advance(2)
+        assert cluster.objects == {}
+        assert cluster.client.requests[-1].body["propagationPolicy"] == "Background"
+        cluster.show()
+        assert cluster.writer._objects == {}
+
+
+async def test_leftovers_of_an_earlier_run_are_deleted() -> None:
+    cluster = Cluster()
+    cluster.put(body())
+    cluster.show()
+    cluster.writer.desire({}, {GATEWAY: plan(Deploying.SELF_MANAGED)})
+    async with running(cluster.writer.run):
+        await cluster.timer.advance(2)
+        assert cluster.objects == {}
+
+
+async def test_a_gateway_whose_plan_is_unknown_keeps_what_it_has() -> None:
+    cluster = Cluster()
+    cluster.put(body())
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        cluster.want(None, plan=plan(Deploying.HELD))
+        await cluster.timer.advance(60)
+        assert DEPLOYMENT in cluster.objects
+        cluster.writer.desire({}, {GATEWAY: plan(Deploying.SELF_MANAGED)})
+        await cluster.timer.advance(2)
+        assert cluster.objects == {}
+
+
+async def test_a_gateway_that_is_given_away_loses_its_objects() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        cluster.want(None, plan=None)
+        await cluster.timer.advance(2)
+        assert cluster.objects == {}
+        cluster.show()
+        cluster.writer.desire({}, {})
+        assert cluster.writer._released == {}
+
+
+async def test_objects_of_gateways_that_are_not_ours_are_left_alone() -> None:
+    cluster = Cluster()
+    cluster.put(body("other"))
+    unlabelled = body()
+    unlabelled["metadata"]["labels"] = {}
+    unlabelled["metadata"]["name"] = "mine"
+    mine = cluster.put(unlabelled)
+    async with running(cluster.writer.run):
+        cluster.show()
+        cluster.show(mine)
+        cluster.writer.desire({}, {GATEWAY: plan()})
+        await cluster.timer.advance(60)
+        assert cluster.client.made == []
+
+
+async def test_a_name_that_somebody_else_has_is_a_problem_and_not_taken() -> None:
+    cluster = Cluster()
+    foreign = body()
+    foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+    cluster.put(foreign)
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        assert cluster.writes == []
+        assert cluster.reports == [(GATEWAY, ["NameTaken"])]
+        assert "Deployment shop/gw-c exists" in cluster.writer.problems(GATEWAY)[0].message
+        cluster.objects.clear()
+        await cluster.timer.advance(10)
+        assert cluster.writes == [APPLY]
+        assert cluster.reports[1:] == [(GATEWAY, [])]
+
+
+async def test_refusals_are_problems_of_the_gateway_until_they_are_over() -> None:
+    cluster = Cluster()
+    cluster.refusals = [refusal(403, "Forbidden", "exceeded quota: few, requested: count/deployments.apps=1")] * 2
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        cluster.want(body(ref=SERVICE), SERVICE)
+        await settle()
+        assert cluster.reports[-1] == (GATEWAY, ["Forbidden", "Forbidden"])
+        assert "exceeded quota: few" in cluster.writer.problems(GATEWAY)[0].message
+        await cluster.timer.advance(10)
+        assert cluster.reports[-1] == (GATEWAY, [])
+        cluster.refusals = [refusal(404, "NotFound", 'namespaces "shop" not found')]
+        cluster.want(body(replicas=3))
+        await settle()
+        assert cluster.reports[-1] == (GATEWAY, ["NotFound"])
+        cluster.want(None)
+        assert cluster.reports[-1] == (GATEWAY, []), "what is not wanted is no problem"
+
+
+async def test_conflicts_of_quota_counting_are_tried_again() -> None:
+    cluster = Cluster()
+    cluster.refusals = [refusal(409, "Conflict", "resourcequotas"), UnreachableError("away")]
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(10)
+        assert len(cluster.writes) == 3
+        assert cluster.reports == []
+
+
+async def test_a_workload_without_ready_pods_is_made_anew_if_it_must() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        before = cluster.objects[DEPLOYMENT]["metadata"]["uid"]
+        cluster.refusals = [refusal(422, "Invalid", "spec.selector: Invalid value: field is immutable")]
+        cluster.want(body(selector="new"))
+        await cluster.timer.advance(2)
+        assert cluster.writes[1:] == [APPLY, f"DELETE {PATH}", APPLY]
+        assert cluster.objects[DEPLOYMENT]["metadata"]["uid"] != before
+        assert cluster.reports == []
+
+
+async def test_a_workload_that_serves_is_not_deleted_for_a_change() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.put(body() | {"status": {"readyReplicas": 1}})
+        cluster.show()
+        cluster.refusals = [refusal(422, "Invalid", "spec.selector: Invalid value: field is immutable")]
+        cluster.want(body(selector="new"))
+        await cluster.timer.advance(2)
+        assert cluster.writes[1:] == [APPLY]
+        assert cluster.reports == [(GATEWAY, ["Immutable"])]
+        assert "Delete it" in cluster.writer.problems(GATEWAY)[0].message
+
+
+async def test_an_object_that_is_being_deleted_is_waited_for() -> None:
+    cluster = Cluster()
+    cluster.put(body(), deletionTimestamp="2026-01-01T00:00:00Z")
+    async with running(cluster.writer.run):
+        cluster.show()
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(60)
+        assert cluster.writes == []
+        assert cluster.reports == [(GATEWAY, ["Terminating"])]
+        cluster.objects.clear()
+        cluster.show()
+        await settle()
+        assert cluster.writes == [APPLY]
+        assert cluster.reports[-1] == (GATEWAY, [])
+
+
+async def test_who_does_not_lead_asks_and_writes_nothing() -> None:
+    cluster = Cluster()
+    cluster.leads = False
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(60)
+        assert cluster.client.made == []
+
+
+async def test_who_begins_to_lead_applies_everything_once() -> None:
+    cluster = Cluster()
+    cluster.put(body())
+    cluster.show()
+    cluster.want(body(), plan=plan())
+    for turns in (1, 2):
+        async with running(cluster.writer.run):
+            await cluster.timer.advance(60)
+        assert cluster.writes == [APPLY] * turns
+
+
+async def test_problems_end_with_the_lead() -> None:
+    cluster = Cluster()
+    cluster.refusals = [refusal(403, "Forbidden", "no")]
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await settle()
+    assert cluster.reports == [(GATEWAY, ["Forbidden"])]
+    async with running(cluster.writer.run):
+        await settle()
+    assert cluster.reports[1:] == [(GATEWAY, [])]
+
+
+async def test_accounts_come_before_what_runs_as_them() -> None:
+    cluster = Cluster()
+    account = ObjectRef("ServiceAccount", "shop", "gw-c")
+    async with running(cluster.writer.run):
+        rows = {
+            ref: ProxyObject(gateway=GATEWAY, api_version="v1", body=msgspec.json.encode(body(ref=ref)))
+            for ref in (DEPLOYMENT, SERVICE, account)
+        }
+        cluster.writer.desire(rows, {GATEWAY: plan()})
+        assert await cluster.writer.drain(5) == 0
+    assert [request.path.split("/")[-2] for request in cluster.client.requests if request.method == "PATCH"] == [
+        "serviceaccounts",
+        "services",
+        "deployments",
+    ]
