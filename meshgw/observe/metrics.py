@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -42,6 +43,12 @@ class Metrics:
         )
         self.stalls = Histogram("event_loop_stall_seconds", "Delay of a due timer", buckets=_FAST, **labels)
         self.restarts = Counter("envoy_restarts_total", "Restarts of crashed proxies", ["gateway"], **labels)
+
+        self.turns = Counter("write_turns_total", "Turns of objects to be written", ["queue", "outcome"], **labels)
+        self.waiting = Gauge("write_queue_objects", "Objects waiting to be written", ["queue"], **labels)
+        self.waiting_seconds = Gauge("write_queue_oldest_seconds", "Longest wait to be written", ["queue"], **labels)
+        self.writes = Counter("api_writes_total", "Writes to the API server", ["kind", "verb"], **labels)
+        self.events = Counter("kubernetes_events_total", "Events about objects", ["reason", "result"], **labels)
 
     def serve(self, address: str, port: int) -> tuple[WSGIServer, threading.Thread]:
         """Serve `/metrics`; the caller shuts the server down. Raises OSError when the port is in use."""
@@ -90,6 +97,30 @@ class Metrics:
         """Forget an identity that is no longer kept."""
         with contextlib.suppress(KeyError):
             self.expiry.remove(str(identity))
+
+    def turn_ended(self, queue: str, outcome: str) -> None:
+        """Count the turn of an object that had something to write."""
+        self.turns.labels(queue, outcome).inc()
+
+    def queue_waits(self, queue: str, keys: int) -> None:
+        """Set how many objects wait to be written."""
+        self.waiting.labels(queue).set(keys)
+
+    def watch_queue(self, queue: str, oldest: Callable[[], float]) -> None:
+        """Ask, whenever the metrics are read, for how many seconds the oldest object has waited."""
+        self.waiting_seconds.labels(queue).set_function(oldest)
+
+    def wrote(self, kind: str, verb: str) -> None:
+        """Count a write to the API server."""
+        self.writes.labels(kind, verb).inc()
+
+    def event_told(self, reason: str) -> None:
+        """Count an Event that was written, or counted up."""
+        self.events.labels(reason, "told").inc()
+
+    def event_dropped(self, reason: str) -> None:
+        """Count an Event that was not written."""
+        self.events.labels(reason, "dropped").inc()
 
 
 def _short(type_url: str) -> str:

@@ -68,3 +68,22 @@ def test_they_are_served_on_loopback() -> None:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def test_writes_and_what_waits_for_them_are_counted() -> None:
+    metrics = Metrics()
+    metrics.turn_ended("status", "written")
+    metrics.queue_waits("status", 3)
+    metrics.wrote("HTTPRoute", "patch status")
+    metrics.event_told("Refused")
+    metrics.event_dropped("Refused")
+    age = [1.5]
+    metrics.watch_queue("status", lambda: age[0])
+    assert value(metrics, "write_turns_total", queue="status", outcome="written") == 1
+    assert value(metrics, "write_queue_objects", queue="status") == 3
+    assert value(metrics, "api_writes_total", kind="HTTPRoute", verb="patch status") == 1
+    assert value(metrics, "kubernetes_events_total", reason="Refused", result="told") == 1
+    assert value(metrics, "kubernetes_events_total", reason="Refused", result="dropped") == 1
+    assert value(metrics, "write_queue_oldest_seconds", queue="status") == 1.5
+    age[0] = 2.5
+    assert value(metrics, "write_queue_oldest_seconds", queue="status") == 2.5
