@@ -7,7 +7,7 @@ of that Gateway, not something to take over; and nothing is deleted whose owner 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ from meshgw.kube.client import APPLY_PATCH, Client
 from meshgw.kube.errors import ApiError
 from meshgw.kube.paths import path_of
 from meshgw.kube.seen import Seen
-from meshgw.write.queue import Outcome, Pace, Queue, Timer, WriteObserver, outcome_of
+from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver, outcome_of
 from meshgw.write.workload import PROXY_KINDS, Found, OwnedMeta, OwnedObject, OwnerReference, Problem, find
 
 _log = structlog.get_logger(__name__)
@@ -83,22 +83,22 @@ _body_of = msgspec.json.Decoder(_Body).decode
 class ObjectWriter:
     """Makes, corrects and removes the objects of proxies, while this replica leads.
 
-    `observe` and `desire` are called on the event loop in every replica. `gate` says, right before each write, whether
-    this replica still leads. What cannot be done goes to `report`, and an empty sequence when it can be.
+    `observe` and `desire` are called on the event loop in every replica. `hold` lets the leader write, and nobody else.
+    What cannot be done goes to `report`, and an empty sequence when it can be.
     """
 
     def __init__(
         self,
         client: Client,
         *,
-        gate: Callable[[], bool],
+        hold: Hold,
         report: Report,
         pace: Pace | None = None,
         observer: WriteObserver | None = None,
         timer: Timer | None = None,
     ) -> None:
         self._client = client
-        self._gate = gate
+        self._hold = hold
         self._report = report
         self._observer = observer
         self._objects: dict[ObjectRef, _Object] = {}
@@ -187,16 +187,12 @@ class ObjectWriter:
         found = known.found
         if found is not None and known.applied == (row.body, found.digest):
             return Outcome.IDLE
-        if not self._gate():
-            return Outcome.FAILED
         try:
             # What does not carry our label is not watched, but may be there all the same.
             there = found or await self._look(ref)
             if problem := _obstacle(ref, row, there):
                 self._settle(row.gateway, ref, problem)
                 return Outcome.REFUSED if problem.reason == _TAKEN or found is None else Outcome.IDLE
-            if not self._gate():
-                return Outcome.FAILED
             after = await self._apply(ref, row, there)
         except ApiError as error:
             if not _is_refusal(error):
@@ -215,7 +211,7 @@ class ObjectWriter:
 
     async def _look(self, ref: ObjectRef) -> Found | None:
         try:
-            return _found(ref, await self._client.request("GET", _path(ref)))
+            return _found(ref, await self._request("GET", _path(ref)))
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -226,7 +222,7 @@ class ObjectWriter:
         try:
             return await self._send(ref, row)
         except ApiError as error:
-            if there is None or not there.replaceable or not _is_immutable(error) or not self._gate():
+            if there is None or not there.replaceable or not _is_immutable(error):
                 raise
             _log.info("made anew, because it cannot be changed", object=str(ref), cause=error.message)
             await self._delete(ref, there)
@@ -234,7 +230,7 @@ class ObjectWriter:
 
     async def _send(self, ref: ObjectRef, row: ProxyObject) -> Found:
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
-        answer = await self._client.request(
+        answer = await self._request(
             "PATCH", _path(ref, row.api_version), query=query, body=row.body, content_type=APPLY_PATCH
         )
         self._tell(ref, "apply")
@@ -249,8 +245,6 @@ class ObjectWriter:
         uid = plan.uid if plan is not None else self._released.get(gateway, "")
         if found.deleting or not found.is_only_of(uid):
             return Outcome.IDLE
-        if not self._gate():
-            return Outcome.FAILED
         await self._delete(ref, found)
         return Outcome.WRITTEN
 
@@ -258,8 +252,12 @@ class ObjectWriter:
         """Delete exactly what was seen; raises `ApiError` 409 if it is not that any more."""
         preconditions = {"uid": found.uid, "resourceVersion": found.resource_version}
         body = {"propagationPolicy": "Background", "preconditions": preconditions}
-        await self._client.request("DELETE", _path(ref), body=msgspec.json.encode(body))
+        await self._request("DELETE", _path(ref), body=msgspec.json.encode(body))
         self._tell(ref, "delete")
+
+    async def _request(self, method: str, path: str, **more: Any) -> bytes:
+        async with self._hold():
+            return await self._client.request(method, path, **more)
 
     def _settle(self, gateway: Key, ref: ObjectRef, problem: Problem | None) -> None:
         """Note what is wrong with an object, None for nothing, and tell if that is news."""

@@ -11,6 +11,7 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -18,10 +19,14 @@ import msgspec
 import structlog
 
 from meshgw.kube.errors import AccessError, ApiError
+from meshgw.kube.lease import NotLeaderError
 
 K = TypeVar("K")
 
 _log = structlog.get_logger(__name__)
+
+Hold = Callable[[], AbstractAsyncContextManager[None]]
+"""Gives the time for one request that only the leader may make, as `Elector.hold` does; raises `NotLeaderError`."""
 
 
 class Outcome(Enum):
@@ -231,6 +236,9 @@ class Queue(Generic[K]):
         """Return how the turn ended, and the seconds that the API server asks to wait."""
         try:
             return await self._write(key), 0.0
+        except NotLeaderError:
+            # It may be a moment between two renewals; who ceases to lead is cancelled.
+            return Outcome.FAILED, 0.0
         except (ApiError, AccessError, OSError, TimeoutError) as error:
             outcome = outcome_of(error)
             if outcome in _HOPELESS:

@@ -15,7 +15,7 @@ from meshgw.ir.status import Status
 from meshgw.kube.client import MERGE_PATCH, Client
 from meshgw.kube.paths import path_of
 from meshgw.kube.seen import Observed, Seen
-from meshgw.write.queue import Outcome, Pace, Queue, Timer, WriteObserver
+from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver
 from meshgw.write.status import build_patch
 
 _log = structlog.get_logger(__name__)
@@ -54,8 +54,8 @@ class StatusWriter:
     """Brings the statuses of all objects to what they should say, while this replica leads.
 
     `observe` and `desire` are called on the event loop in every replica, in the order of commits: first what was seen
-    of the objects, then the statuses that follow from it. `gate` says, right before each write, whether this replica
-    still leads. `version` gives the served version of a kind.
+    of the objects, then the statuses that follow from it. `hold` lets the leader write, and nobody else. `version`
+    gives the served version of a kind.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StatusWriter:
         *,
         registry: Registry,
         controller: str,
-        gate: Callable[[], bool],
+        hold: Hold,
         version: Callable[[Kind], str] = lambda _kind: "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
@@ -74,7 +74,7 @@ class StatusWriter:
         self._client = client
         self._registry = registry
         self._controller = controller
-        self._gate = gate
+        self._hold = hold
         self._version = version
         self._now = now
         self._observer = observer
@@ -132,10 +132,9 @@ class StatusWriter:
         body = self._patch(known, observed, self._now().strftime("%Y-%m-%dT%H:%M:%SZ"))
         if body is None or (known.unkept is not None and known.unkept == (status, self._essence(known, observed))):
             return Outcome.IDLE
-        if not self._gate():
-            return Outcome.FAILED
         path = path_of(kind, Key(ref.namespace, ref.name), subresource="status", version=self._version(kind))
-        answer = await self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
+        async with self._hold():
+            answer = await self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
         if self._observer is not None:
             self._observer.wrote(ref.kind, _VERB)
         after = _observed(answer)

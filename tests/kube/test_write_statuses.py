@@ -33,6 +33,7 @@ from meshgw.write.statuses import StatusWriter
 from tests.cluster.apiserver import ApiServer
 from tests.kube.following import Author, kind_of
 from tests.rig.waiting import eventually
+from tests.unit.write.parts import hold_while
 
 OURSELVES = "meshgw.dev/gateway-controller"
 OTHER = "example.com/other-controller"
@@ -50,7 +51,7 @@ class Writing:
         self.outcomes: Counter[str] = Counter()
         self.wrote_kinds: Counter[str] = Counter()
         self.writer = StatusWriter(
-            client, registry=REGISTRY, controller=OURSELVES, gate=lambda: self.leads, observer=self
+            client, registry=REGISTRY, controller=OURSELVES, hold=hold_while(lambda: self.leads), observer=self
         )
 
     def turn_ended(self, queue: str, outcome: str) -> None:

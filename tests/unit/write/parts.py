@@ -7,16 +7,29 @@ import heapq
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from meshgw.kube.errors import ApiError
+from meshgw.kube.lease import NotLeaderError
 
 
 async def settle() -> None:
     """Let every task go on until it waits for something."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+def hold_while(leads: Callable[[], bool]) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Let requests be made while `leads` says so."""
+
+    @asynccontextmanager
+    async def hold() -> AsyncIterator[None]:
+        if not leads():
+            raise NotLeaderError("another one leads")
+        yield
+
+    return hold
 
 
 class Alarm:

@@ -13,7 +13,7 @@ from meshgw.kube.errors import UnreachableError
 from meshgw.kube.seen import Observed, Seen
 from meshgw.write.objects import ObjectWriter
 from meshgw.write.workload import PROXY_KINDS, OwnedObject, Problem
-from tests.unit.write.parts import FakeClient, FakeTimer, Request, refusal, running, settle
+from tests.unit.write.parts import FakeClient, FakeTimer, Request, hold_while, refusal, running, settle
 
 GATEWAY = Key("shop", "gw")
 KINDS = {kind.name: kind for kind in PROXY_KINDS}
@@ -47,7 +47,7 @@ class Cluster:
         self.refusals: list[Exception] = []
         self.writer = ObjectWriter(
             self.client,  # type: ignore[arg-type] - it stands for one
-            gate=lambda: self.leads,
+            hold=hold_while(lambda: self.leads),
             report=self.report,
             timer=self.timer,
         )

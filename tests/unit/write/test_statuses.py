@@ -16,7 +16,7 @@ from meshgw.kube.errors import ApiError, UnreachableError
 from meshgw.kube.seen import Observed, Seen
 from meshgw.write.queue import Pace
 from meshgw.write.statuses import StatusWriter
-from tests.unit.write.parts import FakeClient, FakeTimer, Request, refusal, running, settle
+from tests.unit.write.parts import FakeClient, FakeTimer, Request, hold_while, refusal, running, settle
 from tests.unit.write.test_status import OTHER, OURSELVES, entry, route
 
 REF = ObjectRef("HTTPRoute", "shop", "cart")
@@ -37,7 +37,7 @@ class Server:
             self.client,  # type: ignore[arg-type] - it stands for one
             registry=REGISTRY,
             controller=OURSELVES,
-            gate=lambda: self.leads,
+            hold=hold_while(lambda: self.leads),
             now=lambda: datetime(2026, 2, 2, tzinfo=UTC),
             pace=Pace(floor=1.0, at_once=2),
             timer=self.timer,
