@@ -9,7 +9,7 @@ import os
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,18 @@ class Access:
             connection.request(method, path, encoded, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def lines(self, path: str, *, idle: float = 330.0) -> Iterator[bytes]:
+        """Yield the lines of an answer as they come; raises TimeoutError after `idle` seconds of silence."""
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, context=self._context, timeout=idle)
+        try:
+            connection.request("GET", path, headers=self._headers)
+            answer = connection.getresponse()
+            while line := answer.readline():
+                yield line
         finally:
             connection.close()
 

@@ -79,7 +79,7 @@ class ApiServer(Access):
         return [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
 
     def compact(self) -> int:
-        """Forget all revisions in etcd but the newest, and return it: lists and watches that need older ones get 410."""
+        """Forget all revisions in etcd but the newest, and return it: who needs an older one gets 410."""
         revision = int(self._etcd("/v3/kv/range", {"key": base64.b64encode(b"/").decode()})["header"]["revision"])
         self._etcd("/v3/kv/compaction", {"revision": revision, "physical": True})
         return revision

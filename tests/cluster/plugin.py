@@ -9,38 +9,61 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.cluster import local
 from tests.cluster.apiserver import ApiServer, run_apiserver
+from tests.cluster.cluster import Cluster
+from tests.cluster.images import RECIPES, image
 from tests.cluster.programs import ProgramsError, build
 
 REQUIRED = "MESHGW_REQUIRE_CLUSTER"
 """Set where a machine must be able to run these tests: what would be skipped fails."""
 
+PROVIDERS = ("local",)
+
 _APISERVER_FIXTURES = {"apiserver", "start_apiserver"}
+_CLUSTER_FIXTURES = {"cluster", "start_cluster"}
 _APISERVER_PROGRAMS = ("control",)
 _UNBUILT = pytest.StashKey[str]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of a cluster."""
+    parser.getgroup("cluster").addoption(
+        "--cluster", choices=PROVIDERS, default="local", help="who provides the cluster (default: local)"
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use."""
+    """Mark tests by the fixtures they use; one worker has all that share the cluster."""
     for item in items:
-        if _APISERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+        used = set(getattr(item, "fixturenames", ()))
+        if used & _APISERVER_FIXTURES:
             item.add_marker(pytest.mark.apiserver)
+        if used & _CLUSTER_FIXTURES:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
-@pytest.hookimpl
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the selected tests need, outside of any test's time limit and with the terminal at hand."""
+    option = session.config.option
     needed: list[str] = []
+    packed: list[str] = []
     if any(item.get_closest_marker("apiserver") for item in session.items):
         needed += _APISERVER_PROGRAMS
-    if session.config.option.collectonly or not needed:
+    if any(item.get_closest_marker("cluster") for item in session.items) and not _why_no_cluster(option.cluster):
+        packed += RECIPES
+        needed += [*local.PROGRAMS, *(program for name in packed for program in RECIPES[name].programs)]
+    if option.collectonly or not needed:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
             for name in needed:
                 build(name)
+            for name in packed:
+                image(name)
         except ProgramsError as error:
             sys.stderr.write(f"tests/cluster: {error}\n")
             session.config.stash[_UNBUILT] = str(error)
@@ -67,6 +90,30 @@ def start_apiserver(_programs: None) -> Iterator[Callable[..., ApiServer]]:
     """A function that starts an API server for this test alone, with extra arguments and without any CRDs."""
     with contextlib.ExitStack() as stack:
         yield lambda *arguments: stack.enter_context(run_apiserver(*arguments))
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Cluster]:
+    """The run's cluster, with the CRDs of the Gateway API and Istio, and images of Envoy and echo. Use own names."""
+    if cause := _why_no_cluster(request.config.option.cluster):
+        _unavailable(cause)
+    with local.run_local_cluster() as started:
+        started.install_gateway_api()
+        started.install_istio()
+        yield started
+
+
+@pytest.fixture
+def start_cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Callable[..., local.LocalCluster]]:
+    """A function that starts a local cluster for this test alone, with some images (all by default), without CRDs."""
+    if cause := local.why_not():
+        _unavailable(cause)
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(local.run_local_cluster(*arguments))
+
+
+def _why_no_cluster(provider: str) -> str | None:
+    return local.why_not() if provider == "local" else None
 
 
 def _unavailable(cause: str) -> None:

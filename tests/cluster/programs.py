@@ -79,6 +79,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         Program("pilot-discovery", "istio", "istio.io/istio/pilot/cmd/pilot-discovery", about="about 6 minutes"),
         Program("echo-server", "istio", "istio.io/istio/pkg/test/echo/cmd/server", about="1 minute"),
         Program("echo-client", "istio", "istio.io/istio/pkg/test/echo/cmd/client", about="1 minute"),
+        Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", about="2 minutes"),
     )
 }
 

@@ -1,0 +1,176 @@
+"""A real API server takes the objects of proxies, their pods are restricted, and it knows the rules for parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meshgw.api.decode import decode
+from tests.cluster.apiserver import ApiServer
+from tests.cluster.processes import wait_until
+from tests.golden.case import ROOT
+
+DEFINITION = Path("manifests/crds/meshgw.dev_gatewayparameters.yaml")
+CASES = sorted(path.parent for path in (ROOT / "proxies").glob("*/proxies.yaml"))
+ONE_FAMILY = {"dual-stack"}
+"""Cases that a cluster of one IP family refuses."""
+PATHS = {
+    "ServiceAccount": "api/v1/namespaces/{}/serviceaccounts",
+    "ConfigMap": "api/v1/namespaces/{}/configmaps",
+    "Service": "api/v1/namespaces/{}/services",
+    "Deployment": "apis/apps/v1/namespaces/{}/deployments",
+    "DaemonSet": "apis/apps/v1/namespaces/{}/daemonsets",
+    "PodDisruptionBudget": "apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "HorizontalPodAutoscaler": "apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
+}
+
+ACCEPTED = (
+    "{}",
+    "{selfManaged: {}}",
+    "{replicas: 0}",
+    "{daemonSet: false, replicas: 2}",
+    "{resources: {requests: {cpu: 1, memory: 64Mi}, limits: {cpu: 1500m}}}",
+    "{podDisruptionBudget: {minAvailable: 1}}",
+    "{podDisruptionBudget: {maxUnavailable: 25%}}",
+    "{autoscaling: {minReplicas: 3, maxReplicas: 3}}",
+    "{service: {type: NodePort, nodePorts: [{port: 80, nodePort: 30080}], externalTrafficPolicy: Local}}",
+    "{service: {loadBalancerClass: a.b/c}}",
+    "{envoy: {extraArgs: [--cpuset-threads, --file-flush-interval-msec=100]}}",
+    "{podTemplate: {env: [{name: A, value: b}], volumes: [{name: a, emptyDir: {}}]}}",
+    "{overlays: {deployment: {spec: {template: {spec: {containers: [{name: envoy, livenessProbe: null}]}}}}}}",
+    "{overlays: {podDisruptionBudget: {$patch: delete}}}",
+)
+REFUSED = (
+    "{selfManaged: {}, replicas: 1}",
+    "{selfManaged: {}, envoy: {}}",
+    "{daemonSet: true, replicas: 1}",
+    "{daemonSet: true, autoscaling: {maxReplicas: 1}}",
+    "{replicas: 1, autoscaling: {maxReplicas: 1}}",
+    "{replicas: -1}",
+    "{replicas: 1.5}",
+    "{autoscaling: {minReplicas: 2}}",
+    "{autoscaling: {minReplicas: 2, maxReplicas: 1}}",
+    "{podDisruptionBudget: {}}",
+    "{podDisruptionBudget: {minAvailable: 1, maxUnavailable: 1}}",
+    "{podDisruptionBudget: {minAvailable: many}}",
+    "{imagePullPolicy: Sometimes}",
+    "{image: ''}",
+    "{service: {type: ExternalName}}",
+    "{service: {type: ClusterIP, externalTrafficPolicy: Local}}",
+    "{service: {type: ClusterIP, nodePorts: [{port: 80, nodePort: 30080}]}}",
+    "{service: {type: NodePort, loadBalancerClass: a.b/c}}",
+    "{service: {type: NodePort, loadBalancerSourceRanges: [10.0.0.0/8]}}",
+    "{service: {type: ClusterIP, allocateLoadBalancerNodePorts: true}}",
+    "{service: {nodePorts: [{port: 80, nodePort: 30080}, {port: 80, nodePort: 30081}]}}",
+    "{service: {nodePorts: [{port: 80}]}}",
+    "{service: {labels: {gateway.istio.io/managed: x}}}",
+    "{service: {ipFamilies: []}}",
+    "{serviceAccount: {annotations: {gateway.istio.io/managed: x}}}",
+    "{podTemplate: {labels: {gateway.istio.io/managed: x}}}",
+    "{podTemplate: {labels: {a: 'b c'}}}",
+    "{podTemplate: {env: [{name: POD_NAME, value: x}]}}",
+    "{podTemplate: {env: [{value: x}]}}",
+    "{podTemplate: {volumes: [{name: config, emptyDir: {}}]}}",
+    "{podTemplate: {volumeMounts: [{name: a, mountPath: /etc/meshgw}]}}",
+    "{envoy: {extraArgs: [-c, x]}}",
+    "{envoy: {extraArgs: [--service-node=other/node]}}",
+    "{envoy: {drainSeconds: -1}}",
+    "{envoy: {concurrency: 0}}",
+    "{envoy: {logLevel: loud}}",
+    "{overlays: {deployment: {kind: Pod}}}",
+    "{overlays: {deployment: {metadata: {name: other}}}}",
+    "{overlays: {service: {metadata: {namespace: other}}}}",
+    "{overlays: {service: {metadata: {ownerReferences: []}}}}",
+    "{overlays: {service: {spec: {selector: {a: b}}}}}",
+    "{overlays: {deployment: {spec: {selector: {matchLabels: {a: b}}}}}}",
+    "{overlays: {daemonSet: {spec: {template: {spec: {serviceAccountName: admin}}}}}}",
+    "{overlays: {horizontalPodAutoscaler: {spec: {scaleTargetRef: {name: other}}}}}",
+    "{overlays: {podDisruptionBudget: {spec: {selector: {}}}}}",
+)
+
+
+@pytest.fixture(scope="module")
+def parameters(apiserver: ApiServer) -> str:
+    """The path of GatewayParameters in a namespace, once they are served."""
+    apiserver.apply(DEFINITION)
+    space = apiserver.create_namespace("parameters")
+    path = f"/apis/meshgw.dev/v1alpha1/namespaces/{space}/gatewayparameters"
+    wait_until(lambda: apiserver.request("GET", path)[0] == 200, what="parameters are served", within=30)
+    return path
+
+
+def document(spec: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "meshgw.dev/v1alpha1",
+        "kind": "GatewayParameters",
+        "metadata": {"name": "own", "namespace": "parameters"},
+        "spec": yaml.safe_load(spec),
+    }
+
+
+def post(server: ApiServer, path: str, body: Any) -> tuple[int, str]:
+    status, answer = server.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", body)
+    return status, json.loads(answer).get("message", "")
+
+
+@pytest.mark.parametrize("spec", ACCEPTED)
+def test_server_and_controller_accept_good_parameters(apiserver: ApiServer, parameters: str, spec: str) -> None:
+    assert post(apiserver, parameters, document(spec)) == (201, "")
+    assert decode(document(spec)).problems == ()
+
+
+@pytest.mark.parametrize("spec", REFUSED)
+def test_server_and_controller_refuse_bad_parameters(apiserver: ApiServer, parameters: str, spec: str) -> None:
+    status, message = post(apiserver, parameters, document(spec))
+    assert status == 422, message
+    assert decode(document(spec)).problems
+
+
+def test_parameters_of_the_golden_cases_are_accepted(apiserver: ApiServer, parameters: str) -> None:
+    found = 0
+    for path in CASES:
+        for body in yaml.safe_load_all((path / "in.yaml").read_text()):
+            if body["kind"] == "GatewayParameters" and path.name != "overlay-refused":
+                body["metadata"]["namespace"] = "parameters"
+                assert post(apiserver, parameters, body) == (201, ""), path.name
+                found += 1
+    assert found >= 20
+
+
+def test_what_people_see_of_parameters(apiserver: ApiServer, parameters: str) -> None:
+    apiserver.apply(document("{replicas: 3, service: {type: NodePort}, image: 'envoy:1'}"))
+    head, row = apiserver.kubectl("-n", "parameters", "get", "gwparams", "-o", "wide").splitlines()
+    assert head.split() == ["NAME", "REPLICAS", "MAX", "DAEMONSET", "SERVICE", "IMAGE", "AGE"]
+    assert row.split()[:4] == ["own", "3", "NodePort", "envoy:1"]
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
+def test_objects_are_accepted(apiserver: ApiServer, path: Path) -> None:
+    refused = {}
+    for item in yaml.safe_load((path / "proxies.yaml").read_text()):
+        kind, name = item["kind"], item["metadata"]["name"]
+        where = f"/{PATHS[kind].format('default')}/{name}?fieldManager=meshgw&dryRun=All&fieldValidation=Strict"
+        status, answer = apiserver.request("PATCH", where, item, content_type="application/apply-patch+yaml")
+        if status not in (200, 201):
+            refused[kind] = json.loads(answer)["message"]
+    assert set(refused) == ({"Service"} if path.name in ONE_FAMILY else set()), refused
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CASES if not path.name.startswith("overlay")], ids=lambda path: path.name
+)
+def test_pods_keep_to_the_restricted_standard(apiserver: ApiServer, path: Path) -> None:
+    space = apiserver.create_namespace("restricted", **{"pod-security.kubernetes.io__enforce": "restricted"})
+    for item in yaml.safe_load((path / "proxies.yaml").read_text()):
+        template = item.get("spec", {}).get("template")
+        if template is None:
+            continue
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": item["metadata"]["name"]}}
+        apiserver.request("POST", f"/api/v1/namespaces/{space}/serviceaccounts", account)
+        pod = {"apiVersion": "v1", "kind": "Pod", **template}
+        pod["metadata"] = {**template["metadata"], "name": "pod"}
+        assert post(apiserver, f"/api/v1/namespaces/{space}/pods", pod) == (201, "")
