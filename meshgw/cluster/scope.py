@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -31,14 +31,11 @@ _SET: Final = re.compile(r"(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
 _EQUAL: Final = re.compile(r"(?P<operator>==|=|!=)\s*(?P<value>[\w.-]*)", re.ASCII)
 
 
-class Watch(NamedTuple):
-    """Objects to keep up with: of one kind, in one namespace or EVERYWHERE."""
+class Following(Protocol):
+    """What follows objects; `meshgw.kube.watches.WatchSet` does."""
 
-    kind: Kind
-    namespace: str
-
-    def __str__(self) -> str:
-        return f"{self.kind.plural} in {self.namespace}" if self.namespace else self.kind.plural
+    def follow(self, kind: Kind, namespaces: Collection[str] | None = None) -> None:
+        """Follow a kind in these namespaces, or with None in all, instead of where it was followed before."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,17 +57,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def cluster_watches(kinds: Iterable[Kind]) -> frozenset[Watch]:
-    """Return the watches of cluster-scoped kinds."""
-    return frozenset(Watch(kind, EVERYWHERE) for kind in kinds if not kind.namespaced)
-
-
-def namespaced_watches(kinds: Iterable[Kind], namespaces: Iterable[str]) -> frozenset[Watch]:
-    """Return the watches of all namespaced kinds but Secrets."""
-    found = tuple(namespaces)
-    return frozenset(
-        Watch(kind, namespace) for kind in kinds if kind.namespaced and kind.name != SECRET for namespace in found
-    )
+def follow_served(watches: Following, kinds: Iterable[Kind], served: frozenset[str]) -> None:
+    """Follow all kinds but Secrets in the namespaces that are served, and those without namespaces everywhere."""
+    for kind in kinds:
+        if kind.name != SECRET:
+            watches.follow(kind, None if EVERYWHERE in served else served)
 
 
 def secret_namespaces(graph: Graph, served: frozenset[str]) -> frozenset[str]:

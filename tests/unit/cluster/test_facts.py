@@ -51,19 +51,3 @@ def test_what_cannot_be_read_stays_as_it_was_and_is_a_finding_until_it_can() -> 
     facts.see(kind("HTTPRoute"), [unreadable])
     facts.see(kind("HTTPRoute"), [gone(route.key)])
     assert facts.problems() == []
-
-
-def test_writers_are_told_of_versions_of_what_has_a_status_that_is_ours() -> None:
-    told: list[ObjectRef] = []
-    facts = ClusterFacts(on_observed=told.append)
-    (service,), (route,) = objects(SERVICE), objects(ROUTE)
-    ref = ObjectRef("HTTPRoute", *route.key)
-    facts.see(kind("Service"), [seen(service)])
-    facts.see(kind("HTTPRoute"), [seen(route, status=b"{}")])
-    facts.see(kind("HTTPRoute"), [seen(route, status=b"{}")])
-    assert told == [ref]
-    found = facts.observed(ref)
-    assert found is not None
-    assert found.status == b"{}"
-    facts.see(kind("HTTPRoute"), [gone(route.key)])
-    assert (told, facts.observed(ref)) == ([ref, ref], None)

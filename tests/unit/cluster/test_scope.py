@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from meshgw.api.meta import LabelSelector
+from meshgw.api.registry import Kind
 from meshgw.cluster.scope import (
     EVERYWHERE,
+    SECRET,
     Scope,
-    cluster_watches,
-    namespaced_watches,
+    follow_served,
     parse_selector,
     secret_namespaces,
 )
@@ -86,13 +89,20 @@ def test_namespaces_are_all_or_listed_or_selected() -> None:
     assert Scope(selector=parse_selector("kubernetes.io/metadata.name in (back)")).served(graph) == {"back"}
 
 
-def test_every_kind_is_watched_once_in_each_namespace_and_secrets_apart() -> None:
-    kinds = KINDS.kinds
-    cluster, namespaced = cluster_watches(kinds), namespaced_watches(kinds, ["a", "b"])
-    assert {watch.kind.name for watch in cluster} == {"Namespace", "Node", "GatewayClass"}
-    assert {watch.kind.name for watch in namespaced} == {kind.name for kind in kinds if kind.namespaced} - {"Secret"}
-    assert len(namespaced) == 2 * len({watch.kind.name for watch in namespaced})
-    assert min(map(str, namespaced)) == "authorizationpolicies in a"
+class Followed(dict[str, Collection[str] | None]):
+    """What is followed where."""
+
+    def follow(self, kind: Kind, namespaces: Collection[str] | None = None) -> None:
+        self[kind.name] = namespaces
+
+
+def test_every_kind_but_secrets_is_followed_where_it_is_served() -> None:
+    followed = Followed()
+    follow_served(followed, KINDS.kinds, ALL)
+    assert set(followed) == {kind.name for kind in KINDS.kinds} - {SECRET}
+    assert set(followed.values()) == {None}
+    follow_served(followed, KINDS.kinds, frozenset({"a", "b"}))
+    assert followed["Pod"] == {"a", "b"}
 
 
 @pytest.mark.parametrize(
