@@ -17,7 +17,7 @@ MESHGW_GROUP: Final = "meshgw.dev"
 Native = Mapping[str, Any]
 """A value of the Kubernetes API that is passed on as it is: the API server checks it when the object is made."""
 Natives = tuple[Native, ...]
-Quantity = int | float | str
+Quantity = int | str
 """An amount of a resource, such as ``500m`` or ``1Gi``."""
 Share = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=r"^[0-9]+%\Z", max_length=6)]
 """A number of pods or a percentage of them."""

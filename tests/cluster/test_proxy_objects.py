@@ -160,17 +160,31 @@ def test_objects_are_accepted(apiserver: ApiServer, path: Path) -> None:
     assert set(refused) == ({"Service"} if path.name in ONE_FAMILY else set()), refused
 
 
+@pytest.fixture(scope="module")
+def restricted(apiserver: ApiServer) -> str:
+    """The path of pods in a namespace that forbids all that the restricted standard does."""
+    space = apiserver.create_namespace("restricted", **{"pod-security.kubernetes.io__enforce": "restricted"})
+    return f"/api/v1/namespaces/{space}/pods"
+
+
 @pytest.mark.parametrize(
     "path", [path for path in CASES if not path.name.startswith("overlay")], ids=lambda path: path.name
 )
-def test_pods_keep_to_the_restricted_standard(apiserver: ApiServer, path: Path) -> None:
-    space = apiserver.create_namespace("restricted", **{"pod-security.kubernetes.io__enforce": "restricted"})
-    for item in yaml.safe_load((path / "proxies.yaml").read_text()):
-        template = item.get("spec", {}).get("template")
-        if template is None:
-            continue
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": item["metadata"]["name"]}}
-        apiserver.request("POST", f"/api/v1/namespaces/{space}/serviceaccounts", account)
+def test_pods_keep_to_the_restricted_standard(apiserver: ApiServer, restricted: str, path: Path) -> None:
+    for template in _templates(path):
+        account = template["spec"]["serviceAccountName"]
+        accounts = restricted.replace("/pods", "/serviceaccounts")
+        apiserver.request(
+            "POST", accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}}
+        )
         pod = {"apiVersion": "v1", "kind": "Pod", **template}
         pod["metadata"] = {**template["metadata"], "name": "pod"}
-        assert post(apiserver, f"/api/v1/namespaces/{space}/pods", pod) == (201, "")
+        assert post(apiserver, restricted, pod) == (201, "")
+        pod["spec"]["containers"][0].pop("securityContext")
+        status, message = post(apiserver, restricted, pod)
+        assert (status, "violates PodSecurity" in message) == (403, True)
+
+
+def _templates(path: Path) -> list[Any]:
+    items = yaml.safe_load((path / "proxies.yaml").read_text())
+    return [item["spec"]["template"] for item in items if "template" in item.get("spec", {})]
