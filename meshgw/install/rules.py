@@ -18,6 +18,9 @@ NAME: Final = "meshgw"
 HOME: Final = "meshgw-system"
 """The namespace of an installation that does not say otherwise."""
 
+XDS_SECRETS: Final = ("meshgw-xds-ca", "meshgw-xds-tls")
+"""Secrets of the controller's namespace: the CA of its xDS server, and a certificate that others may put there."""
+
 SECRET: Final = "Secret"  # noqa: S105 - the name of a kind
 
 
@@ -130,9 +133,9 @@ def _needed(reach: Reach, kinds: tuple[Kind, ...]) -> Iterable[_Need]:
             yield from _of_kinds(kind for kind in kinds if kind.name == SECRET)
         case Reach.HOME:
             yield "", "configmaps", _READ, ()
-            yield "", "secrets", (*_READ, "create", "patch"), ()
-            yield "coordination.k8s.io", "leases", ("get", "create", "update"), ()
-            yield "events.k8s.io", "events", ("create", "patch"), ()
+            yield "", "secrets", ("create",), ()
+            yield "", "secrets", ("get", "update"), XDS_SECRETS
+            yield "coordination.k8s.io", "leases", ("get", "create", "patch"), ()
         case Reach.MESH:
             yield "", "configmaps", _READ, ("istio",)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshgw.api.registry import KINDS, Kind
+from meshgw.cluster.serving import GIVEN_SECRET, OWN_SECRET
 from meshgw.install.rules import WRITTEN, Grant, PolicyRule, Reach, Scope, grants, rules
 from meshgw.pipeline import list_kinds
+from meshgw.write.workload import PROXY_KINDS
 
 
 def _allowed(reach: Reach, kinds: Iterable[Kind] = KINDS) -> set[tuple[str, str, str]]:
@@ -35,16 +37,19 @@ def test_secrets_are_read_and_never_written_outside_the_controllers_namespace() 
 
 
 def test_objects_of_proxies_are_applied_and_deleted() -> None:
+    """By what their writer says that it needs."""
     allowed = _allowed(Reach.NAMESPACED)
-    for group, resource in WRITTEN:
-        assert {verb for known, name, verb in allowed if (known, name) == (group, resource)} == {
-            "get",
-            "list",
-            "watch",
-            "create",
-            "patch",
-            "delete",
-        }
+    assert {(kind.group, kind.plural) for kind in PROXY_KINDS} == set(WRITTEN)
+    for kind in PROXY_KINDS:
+        assert {(kind.group, kind.plural, verb) for verb in kind.verbs} <= allowed
+
+
+def test_of_secrets_only_its_own_are_written() -> None:
+    held = [rule for rule in rules(Reach.HOME, KINDS) if "secrets" in rule.resources]
+    assert {(rule.verbs, rule.names) for rule in held} == {
+        (("create",), ()),
+        (("get", "update"), (OWN_SECRET, GIVEN_SECRET)),
+    }
 
 
 def test_configuration_is_never_written() -> None:
