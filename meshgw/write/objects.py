@@ -29,7 +29,8 @@ FIELD_MANAGER: Final = "meshgw"
 
 _KINDS: Final = {kind.name: kind for kind in PROXY_KINDS}
 _IMMUTABLE: Final = ("immutable", "may not change once set", "may not be changed")
-_UNTYPED: Final = "field not declared in schema"
+_UNTYPED: Final = "failed to create typed patch object"
+"""What the API server says, with status 500, of fields that it does not know or that have another type."""
 
 _FIRST: Final = ("ServiceAccount", "ConfigMap", "Service")
 """What pods wait for, and what takes longest to get an address."""
@@ -307,7 +308,8 @@ def _problem(ref: ObjectRef, row: ProxyObject, error: ApiError) -> Problem:
     if _is_immutable(error):
         message = f"{ref} cannot be changed in place: {error.message}. Delete it, and it is made anew"
         return Problem(row.gateway, ref, "Immutable", message)
-    return Problem(row.gateway, ref, error.reason or "Refused", f"{ref}: {error.message}")
+    reason = "Invalid" if _UNTYPED in error.message else error.reason or "Refused"
+    return Problem(row.gateway, ref, reason, f"{ref}: {error.message}")
 
 
 def _is_immutable(error: ApiError) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +15,7 @@ import pytest
 
 from meshgw.api.gateway import ParentReference, RouteGroupKind
 from meshgw.api.meta import Key, ObjectRef
-from meshgw.api.registry import REGISTRY
+from meshgw.api.registry import REGISTRY, Kind
 from meshgw.ir.status import (
     ClassStatus,
     Condition,
@@ -27,6 +29,7 @@ from meshgw.ir.status import (
 )
 from meshgw.kube.client import MERGE_PATCH, ApiError, Client, path_of
 from meshgw.kube.reflector import Reflector
+from meshgw.kube.seen import Seen
 from meshgw.write.queue import Outcome
 from meshgw.write.status import OURS
 from meshgw.write.statuses import StatusWriter
@@ -403,3 +406,55 @@ async def test_an_object_made_anew_gets_its_own_status(client: Client, space: st
             found.want("HTTPRoute", "again", None)
         await found.quiet()
         assert found.outcomes["refused"] == 0
+
+
+@contextlib.asynccontextmanager
+async def scribe(server: ApiServer, space: str, name: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    command = [sys.executable, "-m", "tests.kube.scribe", str(server.kubeconfig), space, name]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.slow
+async def test_a_leader_that_was_frozen_writes_no_status(apiserver: ApiServer, client: Client, space: str) -> None:
+    """It is stopped past its lease amid changes, and wakes with a queue full of what it wanted to say."""
+    author = Author(client, space)
+    names = [f"r{number}" for number in range(20)]
+    heard: list[tuple[str, str]] = []
+
+    def hear(kind: Kind, seen: Sequence[Seen]) -> None:
+        for each in seen:
+            status = msgspec.json.decode(each.observed.status or b"{}") if each.observed else {}
+            heard.extend((each.key.name, c["message"]) for p in status.get("parents", ()) for c in p["conditions"])
+
+    async def edit(hostname: str) -> None:
+        await asyncio.gather(*(author.patch("HTTPRoute", name, spec={"hostnames": [hostname]}) for name in names))
+
+    def says(message: str) -> bool:
+        return {name: text for name, text in heard if name in names} == dict.fromkeys(names, message)
+
+    async with asyncio.TaskGroup() as tasks:
+        hearing = tasks.create_task(Reflector(client, kind_of("HTTPRoute"), hear, namespace=space).run())
+        async with scribe(apiserver, space, "a") as a:
+            for name in names:
+                await author.create("HTTPRoute", name, spec={"parentRefs": [{"name": "gw"}]})
+            await eventually(lambda: says("by a"), within=30)
+            async with scribe(apiserver, space, "b") as b:
+                await edit("one.example")
+                a.send_signal(signal.SIGSTOP)
+                await edit("two.example")
+                await eventually(lambda: says("by b"), within=30)
+                heard.clear()
+                a.send_signal(signal.SIGCONT)
+                await edit("three.example")
+                await eventually(lambda: says("by b"), within=30)
+                await asyncio.sleep(3)
+                assert {message for _name, message in heard} == {"by b"}
+                b.kill()
+                await eventually(lambda: says("by a"), within=30)
+        hearing.cancel()

@@ -269,6 +269,17 @@ async def test_refusals_are_problems_of_the_gateway_until_they_are_over() -> Non
         assert cluster.reports[-1] == (GATEWAY, []), "what is not wanted is no problem"
 
 
+async def test_fields_that_the_server_cannot_read_are_a_problem_whatever_the_status() -> None:
+    cluster = Cluster()
+    message = "failed to create typed patch object (x; apps/v1, Kind=Deployment): .spec.replicaz: field not declared"
+    cluster.refusals = [refusal(500, "Internal Server Error", message)]
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await settle()
+        assert cluster.reports == [(GATEWAY, ["Invalid"])]
+        assert "replicaz" in cluster.writer.problems(GATEWAY)[0].message
+
+
 async def test_conflicts_of_quota_counting_are_tried_again() -> None:
     cluster = Cluster()
     cluster.refusals = [refusal(409, "Conflict", "resourcequotas"), UnreachableError("away")]
