@@ -2,7 +2,7 @@
 
 A process of its own, because the tests may crash: it ends the cluster when its standard input ends or by SIGTERM, and
 cleans up when the cluster's first process ends on its own account. What a crash of the keeper itself leaves (cgroups, a
-folder) goes when the next cluster takes the same number.
+folder, for minutes an interface) goes when the next cluster takes the same number.
 """
 
 from __future__ import annotations

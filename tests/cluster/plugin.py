@@ -13,6 +13,7 @@ from tests.cluster import local
 from tests.cluster.apiserver import ApiServer, run_apiserver
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import RECIPES, image
+from tests.cluster.istiod import Istiod
 from tests.cluster.programs import ProgramsError, build
 
 REQUIRED = "MESHGW_REQUIRE_CLUSTER"
@@ -21,7 +22,7 @@ REQUIRED = "MESHGW_REQUIRE_CLUSTER"
 PROVIDERS = ("local",)
 
 _APISERVER_FIXTURES = {"apiserver", "start_apiserver"}
-_CLUSTER_FIXTURES = {"cluster", "start_cluster"}
+_CLUSTER_FIXTURES = {"cluster", "istiod", "start_cluster"}
 _APISERVER_PROGRAMS = ("control",)
 _UNBUILT = pytest.StashKey[str]()
 
@@ -101,6 +102,14 @@ def cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Cluster
         started.install_gateway_api()
         started.install_istio()
         yield started
+
+
+@pytest.fixture(scope="session")
+def istiod(cluster: Cluster) -> Istiod:
+    """The run's istiod, with its usual settings: who changes them (`configure`, `sign_with`, `stop`) puts them back."""
+    installed = Istiod(cluster)
+    installed.install()
+    return installed
 
 
 @pytest.fixture
