@@ -94,10 +94,10 @@ def build_route_config(
     shards = members.values()
     head = encode(RouteConfiguration(name=config.name))
     tail = _SETTINGS + _common(view, config)
-    body = b"".join((head, *[shard.body for shard in shards], tail))
+    parts = (head, *[shard.body for shard in shards], tail)
     version = content_version(head, b"".join([shard.digest for shard in shards]), tail)
     key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
-    yield key, Resource.of(ROUTE_CONFIGURATION, config.name, body, version=version)
+    yield key, Resource.of(ROUTE_CONFIGURATION, config.name, *parts, version=version)
 
 
 def _order(fragment: Fragment) -> tuple[object, ...]:

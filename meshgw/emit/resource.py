@@ -27,23 +27,34 @@ def content_version(*fragments: bytes) -> str:
 class Resource(msgspec.Struct, frozen=True, gc=False):
     """A serialized Envoy message (not wrapped in `Any`) with its type, name and content version.
 
-    Equal versions mean equal bodies. The body of a secret is a private key, so no body is ever shown.
+    Equal versions mean equal bodies. The body of a secret is a private key, so no body is ever shown. A large body
+    stays in the `parts` it was made of until it is sent, as each join of megabytes costs about a millisecond.
     """
 
     type_url: str
     name: str
     version: str
-    body: bytes
+    parts: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, type_url: str, name: str, body: bytes, *, version: str | None = None) -> Self:
-        """A resource versioned by its content; a body joined from hashed fragments may bring its own version."""
-        return cls(type_url, name, content_version(body) if version is None else version, body)
+    def of(cls, type_url: str, name: str, *parts: bytes, version: str | None = None) -> Self:
+        """A resource versioned by its content; a body made of hashed parts may bring its own version."""
+        return cls(type_url, name, content_version(*parts) if version is None else version, parts)
+
+    @property
+    def body(self) -> bytes:
+        """The message in one piece."""
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message."""
+        return sum(map(len, self.parts))
 
     def __repr__(self) -> str:
         kind = SHORT_NAMES.get(self.type_url, self.type_url)
-        return f"Resource({kind} {self.name!r} {self.version} {len(self.body)} bytes)"
+        return f"Resource({kind} {self.name!r} {self.version} {self.size} bytes)"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         kind = SHORT_NAMES.get(self.type_url, self.type_url)
-        return [("type", kind), ("name", self.name), ("version", self.version), ("size", len(self.body))]
+        return [("type", kind), ("name", self.name), ("version", self.version), ("size", self.size)]

@@ -79,6 +79,10 @@ class Outcome:
     recomputed: int
 
 
+_IDLE = Outcome(Changes({}, {}, []), [], 0)
+"""Of a step that no change concerns, as of most steps in most commits."""
+
+
 class Stage:
     """The state of one step in one graph.
 
@@ -105,7 +109,10 @@ class Stage:
         self._failed, self._raised = {}, []
         reads, faults, log = self.reads, self._faults, self.tracker.log
         settle, kept, recomputed = self.output.settle, (former or self).output, 0
-        for unit in self._stale(changes, sequence):
+        stale = self._stale(changes, sequence)
+        if not stale and not self._raised:
+            return _IDLE
+        for unit in stale:
             if faults:
                 faults.pop(unit, None)
             log.clear()

@@ -13,7 +13,7 @@ from meshgw.emit.resource import CLUSTER, Resource
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A resource ready for the wire: its body, not copied, with what delta puts before and behind it.
+    """A resource ready for the wire: the parts of its body, not copied, with what delta puts before and behind it.
 
     From `any_at` on, `head` begins the `Any` in field 2, which both kinds of response number alike.
     """
@@ -21,12 +21,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     version: str
     head: bytes
     any_at: int
-    body: bytes
+    body: tuple[bytes, ...]
     tail: bytes
     endpoints: str | None = None  # the EDS resource a cluster warms on
 
     def __repr__(self) -> str:
-        return f"Entry({self.version} {len(self.body)} bytes)"
+        return f"Entry({self.version} {sum(map(len, self.body))} bytes)"
 
 
 def varint(value: int) -> bytes:
@@ -52,16 +52,17 @@ def field(number: int, value: bytes) -> bytes:
 def encode(resource: Resource) -> Entry:
     """The resource framed once."""
     type_field = field(1, resource.type_url.encode())
-    body_prefix = prefix(2, len(resource.body)) if resource.body else b""
-    size = len(type_field) + len(body_prefix) + len(resource.body)
+    length = resource.size
+    body_prefix = prefix(2, length) if length else b""
+    size = len(type_field) + len(body_prefix) + length
     any_head = prefix(2, size) + type_field + body_prefix
     version, name = field(1, resource.version.encode()), field(3, resource.name.encode())
-    delta_head = prefix(2, len(version) + len(any_head) + len(resource.body) + len(name)) + version
+    delta_head = prefix(2, len(version) + len(any_head) + length + len(name)) + version
     return Entry(
         version=resource.version,
         head=delta_head + any_head,
         any_at=len(delta_head),
-        body=resource.body,
+        body=resource.parts,
         tail=name,
         endpoints=_endpoints_of(resource) if resource.type_url == CLUSTER else None,
     )
@@ -84,7 +85,7 @@ def delta_response(
     """A serialized `DeltaDiscoveryResponse`."""
     parts = [field(1, version.encode())]
     for entry in entries:
-        parts += (entry.head, entry.body, entry.tail)
+        parts += (entry.head, *entry.body, entry.tail)
     parts += (field(4, type_url.encode()), field(5, nonce.encode()))
     for name in removed:
         encoded = name.encode()
@@ -96,6 +97,6 @@ def sotw_response(*, type_url: str, version: str, nonce: str, entries: Iterable[
     """A serialized `DiscoveryResponse`."""
     parts = [field(1, version.encode())]
     for entry in entries:
-        parts += (entry.head[entry.any_at :], entry.body)
+        parts += (entry.head[entry.any_at :], *entry.body)
     parts += (field(4, type_url.encode()), field(5, nonce.encode()))
     return b"".join(parts)
