@@ -1,7 +1,8 @@
 """A change until the first request that sees it, on real Envoys: through meshgw, and beside it over the bare floor.
 
-Both Envoys are the same binary with the same settings and one worker; samples alternate. meshgw's clock starts when
-the application is handed the event that a file has changed, the floor's immediately before it writes the same bytes.
+Both Envoys are the same binary with the same settings and one worker, each behind a relay; which of the two goes first
+alternates. meshgw's clock starts when the application is handed the event that a file has changed, the floor's
+immediately before it writes the same bytes. It does so one turn later, so that it has them whoever goes first.
 """
 
 from __future__ import annotations
@@ -13,24 +14,25 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from envoy.config.listener.v3 import listener_pb2
 
 from meshgw.config import RunSettings
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.emit.resource import ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SHORT_NAMES, Resource
 from meshgw.emit.tables import RESOURCES
-from meshgw.files.scan import Scan, compare, scan
+from meshgw.files.scan import compare, scan
 from meshgw.observe.log import configure
 from meshgw.observe.metrics import Metrics
 from meshgw.standalone.application import Application
 from meshgw.standalone.board import Picture
-from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from tests.bench import world
-from tests.bench.floor import Go, Hold, Report, Stage, Written, pack, receive
-from tests.bench.prober import BODIES, Answer, Armed, Question
-from tests.bench.summary import Summary, difference, summarise
+from tests.bench.floor import Go, Hold, Stage, Written
+from tests.bench.prober import BODIES, Answer, Question
+from tests.bench.processes import FloorProcess, Prober, RelayProcess, run_floor, run_prober, run_relay
+from tests.bench.summary import Median, Summary, difference, median, quantile, summarise
 from tests.rig.addresses import next_loopback
 from tests.rig.envoy import envoy_path, run_static
 
@@ -38,24 +40,37 @@ SETTLE = 0.02
 """Seconds of rest between samples."""
 
 
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two; times in milliseconds.
+
+    From the event, or the write: `delivered` until the last bytes of the response are with Envoy, `answered` until the
+    first right answer. `working` is from the one to the other, which is all Envoy's. `acked` is push to ACK, `size`
+    the median of the bytes that were delivered.
+    """
+
+    delivered: Summary
+    working: Summary
+    answered: Summary
+    acked: Summary
+    size: int
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """One sort of change among `routes` routes; times in milliseconds.
 
-    `meshgw` and `floor` run from the event, or the write, to the first right answer; `added` is the difference of
-    their quantiles, and `paired` the quantiles of the differences of neighbouring samples. `handed` is the part that is
-    all meshgw's: from the event until the response is given to gRPC, and `cpu` what the event loop's thread computed in
-    that time, waiting for a core left out. The others are push to ACK.
+    `added` is the difference of the quantiles of `delivered`. `later` is the median by which the first right answer
+    came later than that of the neighbouring sample of the floor. `handed` is the part that is all meshgw's: from the
+    event until the response is given to gRPC, and `cpu` what the event loop's thread computed in that time, waiting for
+    a core left out.
     """
 
     routes: int
-    meshgw: Summary
-    floor: Summary
+    meshgw: Side
+    floor: Side
     added: dict[str, float]
-    paired: Summary
+    later: Median
     handed: Summary
     cpu: Summary
-    meshgw_ack: Summary
-    floor_ack: Summary
     requests: int
     errors: int
     slowest_request: float
@@ -71,10 +86,12 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(NamedTuple):
-    """One change, in seconds: until the first right answer, push to ACK, and of meshgw what `Comparison` says."""
+    """One change, in seconds, as `Side` and `Comparison` say."""
 
+    delivered: float
     answered: float
     acked: float
+    size: int
     handed: float = 0.0
     cpu: float = 0.0
 
@@ -110,93 +127,84 @@ class NoBoard:
         """Nothing to do."""
 
 
-class Prober:
-    """The probing process."""
+class Change(NamedTuple):
+    """One change: what makes it, what shows it, and the resource that changes."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.ports: list[int] = []
+    write: Callable[[], str]
+    app: str
+    path: str
+    body: str
+    type_url: str
+    name: str
 
-    async def arm(self, question: Question) -> None:
-        """Start asking; returns once the wrong answer was seen."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(question) + b"\n")
-        await self.read(Armed)
-
-    async def read(self, kind: Any) -> Any:
-        """Return what it says next."""
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        return msgspec.json.decode(line, type=kind)
-
-
-class FloorProcess:
-    """The floor's process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def ask(self, command: Hold | Stage | Go) -> Any:
-        """Return its report."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(pack(command))
-        await self._process.stdin.drain()
-        return await receive(self._process.stdout, Report)
+    def question(self, address: str) -> Question:
+        """Return the question whose right answer shows it."""
+        return Question(
+            address=address, port=world.PORT, host=f"{self.app}.example.com", path=self.path, body=self.body
+        )
 
 
 class Rig:
     """Everything that runs for one size."""
 
-    def __init__(self, size: int, app: Application, recorder: Recorder, folder: world.Folder, seen: Scan) -> None:
-        self.size = size
-        self.app, self.recorder, self.folder, self.seen = app, recorder, folder, seen
-        self.prober: Prober
-        self.floor: FloorProcess
+    def __init__(
+        self, app: Application, recorder: Recorder, folder: world.Folder, prober: Prober, relay: RelayProcess
+    ) -> None:
+        self.app, self.recorder, self.folder, self.prober, self.relay = app, recorder, folder, prober, relay
+        self.seen = scan(folder.paths)
         self.addresses: tuple[str, str] = ("", "")
+        self.floor: FloorProcess
+        self.floor_relay: RelayProcess
         self.answers: list[Answer] = []
 
-    def question(self, address: str, app: str, path: str, body: str) -> Question:
-        """Return the question whose right answer shows a change."""
-        return Question(address=address, port=world.PORT, host=f"{app}.example.com", path=path, body=body)
-
-    async def through_meshgw(self, write: Callable[[], str], question: Question, type_url: str) -> Sample:
+    async def through_meshgw(self, change: Change) -> Sample:
         """Return the times from the event that a file has changed."""
-        await self.prober.arm(question)
-        write()
-        now = scan(self.folder.paths)
-        change = compare(now, self.seen)
-        self.seen = now
+        type_url = change.type_url
+        await self.relay.ask()
+        await self.prober.arm(change.question(self.addresses[0]))
+        change.write()
+        before, self.seen = self.seen, scan(self.folder.paths)
+        event = compare(self.seen, before)
         acks = self.recorder.seconds.setdefault(type_url, [])
-        before = len(acks)
+        known = len(acks)
         began, computed = time.perf_counter_ns(), time.thread_time_ns()
-        self.app.reload(change)
+        self.app.reload(event)
         answer: Answer = await self.prober.read(Answer)
-        while len(acks) == before:
+        while len(acks) == known:
             self.recorder.news.clear()
             await asyncio.wait_for(self.recorder.news.wait(), 10)
         self.answers.append(answer)
         handed, computed_then = self.recorder.handed[type_url]
+        delivered = await self.relay.ask()
         return Sample(
+            delivered=(delivered.at - began) / 1e9,
             answered=(answer.at - began) / 1e9,
             acked=acks[-1],
+            size=delivered.size,
             handed=(handed - began) / 1e9,
             cpu=(computed_then - computed) / 1e9,
         )
 
-    async def over_floor(self, resource: Resource, question: Question) -> Sample:
+    async def over_floor(self, change: Change, resource: Resource) -> Sample:
         """Return the times from the write."""
         await self.floor.ask(Stage(resource))
-        await self.prober.arm(question)
+        await self.floor_relay.ask()
+        await self.prober.arm(change.question(self.addresses[1]))
         written: Written = await self.floor.ask(Go())
         answer: Answer = await self.prober.read(Answer)
         self.answers.append(answer)
-        return Sample(answered=(answer.at - written.at) / 1e9, acked=(written.acked - written.at) / 1e9)
+        delivered = await self.floor_relay.ask()
+        return Sample(
+            delivered=(delivered.at - written.at) / 1e9,
+            answered=(answer.at - written.at) / 1e9,
+            acked=(written.acked - written.at) / 1e9,
+            size=delivered.size,
+        )
 
-    def resource(self, type_url: str, name: str) -> Resource:
-        """Return what meshgw gives its Envoy."""
-        found = self.app.control.graph.get(RESOURCES, world.resource_key(type_url, name))
-        assert found is not None, name
+    def resource(self, change: Change) -> Resource:
+        """Return what meshgw has given its Envoy."""
+        found = self.app.control.graph.get(RESOURCES, world.resource_key(change.type_url, change.name))
+        assert found is not None, change.name
         return found
 
 
@@ -209,55 +217,78 @@ async def measure(size: int, *, changes: int, warm: int = 5) -> Latency:
         look = time.perf_counter()
         scan(rig.folder.paths)
         look = time.perf_counter() - look
-        endpoints = await _compare(rig, changes, warm, _endpoint_change)
-        routes = await _compare(rig, changes, warm, _route_change)
+        endpoints = await _compare(rig, size, changes, warm, _endpoint_change)
+        routes = await _compare(rig, size, changes, warm, _route_change)
         compared = {"one route changed": routes, "one endpoint changed": endpoints}
     return Latency(changes=compared, cold=cold, start=round(start, 3), scan=round(1000 * look, 3))
 
 
-Change = tuple[Callable[[], str], str, str, str, str]
-"""What writes the file, then path and body of the probe, then type and name of the resource that changes."""
+def _route_change(rig: Rig, size: int, turn: int) -> Change:
+    app, path = _app(size, turn), f"/edit-{turn}"
+    return Change(lambda: rig.folder.write_route(app, path), app, path, "", ROUTE_CONFIGURATION, f"http/{world.PORT}")
 
 
-def _route_change(rig: Rig, app: str, turn: int) -> Change:
-    path = f"/edit-{turn}"
-    return lambda: rig.folder.write_route(app, path), path, "", ROUTE_CONFIGURATION, f"http/{world.PORT}"
-
-
-def _endpoint_change(rig: Rig, app: str, turn: int) -> Change:
-    other = (turn // rig.size + 1) % 2
+def _endpoint_change(rig: Rig, size: int, turn: int) -> Change:
+    app, other = _app(size, turn), (turn // size + 1) % 2
     port = rig.prober.ports[other]
-    return lambda: rig.folder.write_endpoints(app, port), "/v1", BODIES[other], ENDPOINTS, world.cluster(app)
+    return Change(
+        lambda: rig.folder.write_endpoints(app, port), app, "/v1", BODIES[other], ENDPOINTS, world.cluster(app)
+    )
 
 
-async def _compare(rig: Rig, changes: int, warm: int, kind: Callable[[Rig, str, int], Change]) -> Comparison:
+def _app(size: int, turn: int) -> str:
+    return world.application(turn * 7919 % size)
+
+
+async def _compare(rig: Rig, size: int, samples: int, warm: int, kind: Callable[[Rig, int, int], Change]) -> Comparison:
+    """Return both sides of as many changes; the floor makes each one turn after meshgw."""
     ours: list[Sample] = []
     bare: list[Sample] = []
     rig.answers.clear()
-    for turn in range(changes + warm):
-        app = world.application(turn * 7919 % rig.size)
-        write, path, body, type_url, name = kind(rig, app, turn)
-        ours.append(await rig.through_meshgw(write, rig.question(rig.addresses[0], app, path, body), type_url))
+
+    async def lead(change: Change) -> None:
+        ours.append(await rig.through_meshgw(change))
         await asyncio.sleep(SETTLE)
-        question = rig.question(rig.addresses[1], app, path, body)
-        bare.append(await rig.over_floor(rig.resource(type_url, name), question))
+
+    async def follow(change: Change, resource: Resource) -> None:
+        bare.append(await rig.over_floor(change, resource))
         await asyncio.sleep(SETTLE)
+
+    former = kind(rig, size, 0)
+    await lead(former)
+    ours.clear()
+    for turn in range(1, warm + samples + 1):
+        change, resource = kind(rig, size, turn), rig.resource(former)
+        if turn % 2:
+            await follow(former, resource)
+            await lead(change)
+        else:
+            await lead(change)
+            await follow(former, resource)
+        former = change
     del ours[:warm], bare[:warm]
-    meshgw = summarise(sample.answered for sample in ours)
-    floor = summarise(sample.answered for sample in bare)
+    meshgw, floor = _side(ours), _side(bare)
     return Comparison(
-        routes=rig.size,
+        routes=size,
         meshgw=meshgw,
         floor=floor,
-        added=difference(meshgw, floor),
-        paired=summarise(one.answered - other.answered for one, other in zip(ours, bare, strict=True)),
+        added=difference(meshgw.delivered, floor.delivered),
+        later=median(one.answered - other.answered for one, other in zip(ours, bare, strict=True)),
         handed=summarise(sample.handed for sample in ours),
         cpu=summarise(sample.cpu for sample in ours),
-        meshgw_ack=summarise(sample.acked for sample in ours),
-        floor_ack=summarise(sample.acked for sample in bare),
         requests=sum(answer.requests for answer in rig.answers),
         errors=sum(answer.errors for answer in rig.answers),
         slowest_request=round(1000 * max(answer.slowest for answer in rig.answers), 3),
+    )
+
+
+def _side(samples: list[Sample]) -> Side:
+    return Side(
+        delivered=summarise(sample.delivered for sample in samples),
+        working=summarise(sample.answered - sample.delivered for sample in samples),
+        answered=summarise(sample.answered for sample in samples),
+        acked=summarise(sample.acked for sample in samples),
+        size=int(quantile(sorted(sample.size for sample in samples), 0.5)),
     )
 
 
@@ -265,22 +296,26 @@ async def _compare(rig: Rig, changes: int, warm: int, kind: Callable[[Rig, str, 
 async def _rig(size: int) -> AsyncIterator[Rig]:
     async with contextlib.AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshgw-bench-")))
-        prober = Prober(await stack.enter_async_context(_process("tests.bench.prober")))
-        prober.ports = await prober.read(list[int])
-        folder = world.Folder(scratch / "files")
+        prober = await stack.enter_async_context(run_prober())
         addresses = next_loopback(), next_loopback()
+        folder = world.Folder(scratch / "files")
         folder.fill(size, port=prober.ports[0], address=addresses[0])
         recorder = Recorder()
-        app = await stack.enter_async_context(_application(folder.path, scratch / "run", recorder))
-        rig = Rig(size, app, recorder, folder, scan(folder.paths))
+        app = _application(folder.path, scratch / "run", recorder)
+        server, app.runtime.xds_socket = app.runtime.xds_socket, scratch / "relay.sock"
+        relay = await stack.enter_async_context(run_relay(app.runtime.xds_socket, server))
+        await stack.enter_async_context(_live(app))
+        rig = Rig(app, recorder, folder, prober, relay)
+        rig.addresses = addresses
         app.reload(compare(rig.seen, None))
-        rig.prober, rig.addresses = prober, addresses
-        rig.floor = await stack.enter_async_context(_floor(scratch / "floor.sock", app, addresses[1]))
+        server, socket = scratch / "floor.sock", scratch / "floor-relay.sock"
+        rig.floor = await stack.enter_async_context(run_floor(server))
+        rig.floor_relay = await stack.enter_async_context(run_relay(socket, server))
+        await stack.enter_async_context(_second_envoy(rig, socket))
         yield rig
 
 
-@contextlib.asynccontextmanager
-async def _application(files: Path, runtime: Path, recorder: Recorder) -> AsyncIterator[Application]:
+def _application(files: Path, runtime: Path, recorder: Recorder) -> Application:
     settings = RunSettings(
         paths=(str(files),),
         envoy=envoy_path(),
@@ -289,30 +324,28 @@ async def _application(files: Path, runtime: Path, recorder: Recorder) -> AsyncI
         metrics_port=None,
         poll=86_400,  # the benchmark itself hands the events over
     )
-    app = Application(settings, NoBoard(), metrics=recorder)
+    return Application(settings, NoBoard(), metrics=recorder)
+
+
+@contextlib.asynccontextmanager
+async def _live(app: Application) -> AsyncIterator[None]:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(app.run(stop))
         await asyncio.wait_for(app.live.wait(), 120)
-        yield app
+        yield
         stop.set()
 
 
 @contextlib.asynccontextmanager
-async def _floor(sock: Path, app: Application, address: str) -> AsyncIterator[FloorProcess]:
-    async with _process("tests.bench.floor", str(sock)) as process:
-        floor = FloorProcess(process)
-        held = [
-            _moved(resource, address) for _key, resource in app.control.graph.by(RESOURCES, "gateway", world.GATEWAY)
-        ]
-        await floor.ask(Hold(tuple(held)))
-        bootstrap = build_bootstrap(
-            Bootstrap(
-                node_id=str(world.GATEWAY), cluster=str(world.GATEWAY), xds=f"unix:{sock}", admin="unix:/replaced"
-            )
-        )
-        async with run_static(bootstrap, within=60):
-            yield floor
+async def _second_envoy(rig: Rig, socket: Path) -> AsyncIterator[None]:
+    """Run an Envoy that the floor feeds with all that meshgw gives to its own."""
+    given = rig.app.control.graph.by(RESOURCES, "gateway", world.GATEWAY)
+    await rig.floor.ask(Hold(tuple(_moved(resource, rig.addresses[1]) for _key, resource in given)))
+    node = str(world.GATEWAY)
+    bootstrap = build_bootstrap(Bootstrap(node_id=node, cluster=node, xds=f"unix:{socket}", admin="unix:/replaced"))
+    async with run_static(bootstrap, within=60):
+        yield
 
 
 def _moved(resource: Resource, address: str) -> Resource:
@@ -322,30 +355,6 @@ def _moved(resource: Resource, address: str) -> Resource:
     listener = listener_pb2.Listener.FromString(resource.body)
     listener.address.socket_address.address = address
     return Resource.of(LISTENER, resource.name, listener.SerializeToString(deterministic=True))
-
-
-@contextlib.asynccontextmanager
-async def _process(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a module of the benchmark until the block ends; it ends by itself when its stdin does."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=2**28,
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 def main() -> None:

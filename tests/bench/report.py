@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from tests.bench.latency import Latency
+from tests.bench.latency import Comparison, Latency
 from tests.bench.machine import Machine
 from tests.bench.memory import Footprint
-from tests.bench.summary import Summary
+from tests.bench.summary import Median, Summary
 from tests.bench.translate import NEVER_FOR_ENDPOINTS, Change, Translation
 
 JUDGED = 5_000
 """Routes at which the targets apply."""
 ROUTE, ENDPOINT = "one route changed", "one endpoint changed"
+ADDED_AT_MOST = {"p50": 5.0, "p99": 20.0}
+"""Milliseconds that may be added to the floor from a change to the first 200."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +67,7 @@ def judge(results: Results) -> list[Verdict]:
     for latency in results.latencies:
         for what, comparison in latency.changes.items():
             if comparison.routes == JUDGED:
-                for name, most in (("p50", 5.0), ("p99", 20.0)):
-                    value = comparison.added[name]
-                    text = f"{value:.1f} ms"
-                    found.append(_verdict(f"added to the floor, {what}, {name}", text, f"{most:.0f} ms", value <= most))
+                found += _judge_added(what, comparison)
     return found
 
 
@@ -88,6 +87,11 @@ def render(results: Results) -> str:
             *_table(
                 ("Change", "Routes", "", "p50", "p90", "p99", "max"),
                 (row for latency in results.latencies for row in _latency_rows(latency)),
+            ),
+            _LATER,
+            *_table(
+                ("Change", "Routes", "Pairs", "Median", "95 %", "Bytes", "Bytes of the floor"),
+                (row for latency in results.latencies for row in _later_rows(latency)),
             ),
             _ACK,
             *_table(
@@ -132,6 +136,17 @@ def render(results: Results) -> str:
     )
 
 
+def _judge_added(what: str, found: Comparison) -> Iterator[Verdict]:
+    """Yield the verdicts on one sort of change: the first answers must not contradict what `added` says."""
+    for name, most in ADDED_AT_MOST.items():
+        value, measured = found.added[name], f"{found.added[name]:.1f} ms"
+        met = value <= most
+        if name == "p50":
+            measured += f"; first 200: {_interval(found.later)} ms"
+            met = met and found.later.low <= most
+        yield _verdict(f"added to the floor, {what}, {name}", measured, f"{most:.0f} ms", met)
+
+
 _HEAD = """\
 # Performance
 
@@ -147,10 +162,22 @@ _LATENCY = """
 
 From the moment the application is told that a file has changed (polling is left out) until a client's first right
 answer through Envoy. The *floor* is the same Envoy with the same settings (one worker), fed in the same run by a server
-that does nothing but write the same bytes, ready-made: from the write to the first right answer. Samples of both
-alternate. *Added* is the difference of the quantiles; *in meshgw* is what happens before the response is given to gRPC:
-reading the file, all steps, and joining the bytes; its CPU time leaves out waiting for a core. Envoy itself takes most
-of the time of a route change: it builds the whole table of routes anew.
+that does nothing but write the same bytes, ready-made: from the write. It writes each change one turn after meshgw, and
+which of the two goes first alternates.
+
+Most of the time of a route change is Envoy's, which builds the whole table of routes anew. That work is the same on
+both sides, but at 5,000 routes it takes a tenth longer or shorter from one time to the next for no reason of its input,
+so that the difference of two such times cannot show 5 ms. Therefore both are also measured at the point from which on
+the two Envoys do the same with the same bytes: a relay between Envoy and its server notes when the last bytes of the
+response were *delivered*. *Added* is the difference of the quantiles of that, and is held against the targets. *Envoy*
+is the rest, from delivered to the first 200. *In meshgw* is what happens before the response is given to gRPC: reading
+the file, all steps, and joining the bytes; its CPU time leaves out waiting for a core.
+"""
+
+_LATER = """
+By how much the first 200 came later than the floor's, by pairs of neighbouring samples: the median, and the interval in
+which the true median is with 95 % certainty, whatever the distribution. An interval that lies above 5 ms as a whole
+would contradict the target, and count as missed.
 """
 
 _ACK = """
@@ -202,16 +229,32 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
 def _latency_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
     for what, found in latency.changes.items():
         start = (what, f"{found.routes:,}")
-        yield (*start, "meshgw", *_quantiles(found.meshgw))
-        yield (*start, "floor", *_quantiles(found.floor))
+        ours, bare = found.meshgw, found.floor
+        yield (*start, "meshgw, delivered", *_quantiles(ours.delivered))
+        yield (*start, "floor, delivered", *_quantiles(bare.delivered))
         yield (*start, "**added**", *(f"**{found.added[name]:.1f}**" for name in ("p50", "p90", "p99", "max")))
         yield (*start, "in meshgw", *_quantiles(found.handed))
         yield (*start, "in meshgw, CPU", *_quantiles(found.cpu))
+        yield (*start, "meshgw, Envoy", *_quantiles(ours.working))
+        yield (*start, "floor, Envoy", *_quantiles(bare.working))
+        yield (*start, "meshgw, first 200", *_quantiles(ours.answered))
+        yield (*start, "floor, first 200", *_quantiles(bare.answered))
+
+
+def _later_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
+    for what, found in latency.changes.items():
+        pairs = f"{found.meshgw.answered.count:,}"
+        sizes = f"{found.meshgw.size:,}", f"{found.floor.size:,}"
+        yield (what, f"{found.routes:,}", pairs, f"{found.later.value:.1f}", _interval(found.later), *sizes)
+
+
+def _interval(found: Median) -> str:
+    return f"{found.low:.1f} to {found.high:.1f}"
 
 
 def _ack_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
     for what, found in latency.changes.items():
-        ours, bare = found.meshgw_ack, found.floor_ack
+        ours, bare = found.meshgw.acked, found.floor.acked
         yield (what, f"{found.routes:,}", *_quantiles(ours)[:3], f"{bare.p50:.1f}", f"{bare.p99:.1f}")
     routes = next(iter(latency.changes.values())).routes
     for kind, value in sorted(latency.cold.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 
 import msgspec
 
@@ -18,6 +19,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
     max: float
     min: float
+
+
+class Median(msgspec.Struct, frozen=True, kw_only=True):
+    """A median in milliseconds, and the bounds between which the true one is in 95 of 100 cases at least."""
+
+    value: float
+    low: float
+    high: float
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -36,6 +45,27 @@ def summarise(seconds: Iterable[float]) -> Summary:
         max=_round(ordered[-1]),
         min=_round(ordered[0]),
     )
+
+
+def median(seconds: Iterable[float]) -> Median:
+    """Return the median of values given in seconds; its interval is that of order statistics and assumes nothing."""
+    ordered = sorted(1000 * value for value in seconds)
+    outside = _outside(len(ordered))
+    return Median(
+        value=_round(quantile(ordered, 0.5)), low=_round(ordered[outside]), high=_round(ordered[-1 - outside])
+    )
+
+
+def _outside(count: int) -> int:
+    """Return how many of so many sorted values may be left out at each end of the interval.
+
+    The true median is below the smallest k values with the chance that a coin falls so k times or less.
+    """
+    left, chance = 0, Fraction(1, 2**count)
+    while chance <= Fraction(1, 40):
+        left += 1
+        chance += Fraction(math.comb(count, left), 2**count)
+    return max(0, left - 1)
 
 
 def difference(measured: Summary, floor: Summary) -> dict[str, float]:
