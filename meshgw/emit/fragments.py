@@ -90,7 +90,7 @@ def group_route_config(shard: ShardKey, _row: Shard) -> Iterable[RouteConfigKey]
 def build_route_config(
     view: View, config: RouteConfigKey, members: Mapping[ShardKey, Shard]
 ) -> Iterable[tuple[ResourceKey, Resource]]:
-    """Join shards; Envoy does not care for the order of virtual hosts."""
+    """Line up shards; Envoy does not care for the order of virtual hosts."""
     shards = members.values()
     head = encode(RouteConfiguration(name=config.name))
     tail = _SETTINGS + _common(view, config)

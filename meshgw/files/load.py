@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from io import FileIO
 from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -31,6 +32,7 @@ from meshgw.files.source import (
 )
 
 MAX_FILE_SIZE: Final = 256 * 1024 * 1024
+_PIECE: Final = 64 * 1024  # most files are smaller
 
 _NONE: Final[frozenset[ObjectId]] = frozenset()  # one for all files: Python makes each empty one anew
 
@@ -228,7 +230,8 @@ class Loader:
         new = {*file.claims, *file.kept} if file else set()
         if file is not None:
             self._files[path] = file
-            self._order.setdefault(path, self._place_of(path))
+            if path not in self._order:
+                self._order[path] = self._place_of(path)
         for identity in old - new:
             self._holders[identity] = tuple(holder for holder in self._holders[identity] if holder != path)
         for identity in new - old:
@@ -345,8 +348,13 @@ class Loader:
 
 
 def _content(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(MAX_FILE_SIZE + 1)
+    """What is in a file, as far as it may be read; `Path` and a buffer would cost more than all else here."""
+    parts, size = [], 0
+    with FileIO(path) as file:
+        while size <= MAX_FILE_SIZE and (part := file.read(_PIECE)):
+            parts.append(part)
+            size += len(part)
+    return b"".join(parts)
 
 
 def _may_be(identity: ObjectId, key: tuple[str, str]) -> bool:

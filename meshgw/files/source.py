@@ -1,6 +1,7 @@
 """The objects of one file: documents decoded once per text, with the lines they stand on."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Container, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -172,7 +173,7 @@ class Decoder:
     def read(self, path: str, data: bytes) -> Source:
         """The documents of a file's content."""
         try:
-            text = data.decode("utf-8-sig")
+            text = data.removeprefix(BOM_UTF8).decode()
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start)
             return Source(path, ((1, Document((), DocumentError(line, "is not UTF-8 text"))),))

@@ -18,6 +18,16 @@ def test_a_joined_body_may_bring_its_own_version() -> None:
     assert Resource.of(CLUSTER, "a", b"x", version="v").version == "v"
 
 
+def test_a_body_in_parts_is_their_join() -> None:
+    parts, whole = Resource.of(CLUSTER, "a", b"x", b"", b"yz"), Resource.of(CLUSTER, "a", b"xyz")
+    assert parts.parts == (b"x", b"", b"yz")
+    assert (
+        (parts.body, parts.size, parts.version) == (whole.body, whole.size, whole.version) == (b"xyz", 3, whole.version)
+    )
+    assert whole.body is whole.parts[0]
+    assert Resource.of(CLUSTER, "a").body == b""
+
+
 def test_resources_are_values() -> None:
     assert Resource.of(CLUSTER, "a", b"x") == Resource.of(CLUSTER, "a", b"x")
     with pytest.raises(AttributeError):

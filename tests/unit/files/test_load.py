@@ -300,6 +300,12 @@ def test_a_file_that_could_never_be_read_holds_nothing(folder: Folder, monkeypat
     assert (values(loaded), codes(loaded)) == ({}, [("MG9106", "a", 0)])
 
 
+def test_a_file_of_many_pieces_is_read_whole(folder: Folder) -> None:
+    filler = "# more\n" * 30_000
+    loaded = folder.write(a=config("x") + f"---\n{filler}" + config("y"))
+    assert (values(loaded), codes(loaded)) == ({"x": "1", "y": "1"}, [])
+
+
 def test_a_folder_that_vanishes_keeps_its_objects(tmp_path: Path) -> None:
     path = tmp_path / "in"
     path.mkdir()

@@ -35,6 +35,16 @@ def test_a_state_of_the_world_response_is_what_protobuf_would_write() -> None:
     assert joined == built.SerializeToString(deterministic=True)
 
 
+def test_a_body_in_parts_is_framed_as_one_in_one_piece() -> None:
+    body = cluster("a", service="b").body
+    whole, parts = Resource.of(CDS, "a", body), Resource.of(CDS, "a", body[:3], b"", body[3:])
+    for response in (delta_response, sotw_response):
+        one, other = (response(type_url=CDS, version="v", nonce="7", entries=[encode(r)]) for r in (whole, parts))
+        assert one == other
+    assert encode(parts).endpoints == "b"
+    assert repr(encode(parts)) == repr(encode(whole))
+
+
 def test_a_cluster_tells_which_endpoints_it_waits_for() -> None:
     static = cluster_pb2.Cluster(name="s", type=cluster_pb2.Cluster.STATIC).SerializeToString()
     assert encode(cluster("a")).endpoints == "a"
