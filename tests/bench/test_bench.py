@@ -15,7 +15,7 @@ from tests.bench import world
 from tests.bench.latency import Comparison, Latency, Side
 from tests.bench.machine import Machine
 from tests.bench.relay import Delivered, Frames, Relay
-from tests.bench.report import JUDGED, Results, judge, render
+from tests.bench.report import JUDGED, Results, Step, judge, render
 from tests.bench.summary import Median, Summary, difference, median, quantile, summarise
 
 
@@ -105,6 +105,18 @@ def test_the_page_shows_first_answers_beside_what_is_added() -> None:
     assert "| 4.0 ms; first 200: 1.0 to 6.0 ms | 5 ms | met |" in page
     assert "| one route changed | 5,000 | meshgw, first 200 |" in page
     assert "| one route changed | 5,000 | 1 | 3.0 | 1.0 to 6.0 | 1 | 1 |" in page
+
+
+def test_the_page_says_when_the_machine_was_not_quiet() -> None:
+    steps = [Step(module=f"tests.bench.{name}", routes=5_000, seconds=1.0, load=load) for name, load in LOADS.items()]
+    quiet, disturbed = (
+        render(msgspec.structs.replace(results_of(comparison()), steps=part)) for part in (steps[:1], steps)
+    )
+    assert "not quiet" not in quiet
+    assert "**the machine was not quiet**, and times are too long, in latency, 5,000\n" in disturbed
+
+
+LOADS = {"memory": 2.0, "latency": 2.1}
 
 
 def frame(kind: int, body: bytes) -> bytes:
