@@ -53,7 +53,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on what peers may make the server hold and do."""
 
     message_bytes: int = 16 * 1024 * 1024
-    names: int = 100_000  # in one request, and subscribed per type and stream
+    names: int = 100_000  # in one request, and subscribed per stream
+    held_bytes: int = 32 * 1024 * 1024  # of names and versions that a stream's requests make the session remember
+    metadata_bytes: int = 64 * 1024  # of a node, and a fraction of it for a node id and a type URL
     types: int = 16  # per stream
     streams: int = 2_000
     connections: int = 4_000  # whether or not they have streams

@@ -35,6 +35,7 @@ from meshgw.xds.wire import Entry, delta_response
 ORDER: Final = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTE_CONFIGURATION)
 WILDCARD_TYPES: Final = frozenset({CLUSTER, LISTENER})
 _FREE: Final = frozenset({ENDPOINTS, SECRET})  # never held up: a held CDS ACK may be waiting for them
+_FRACTION: Final = 64
 RESUME_GRACE: Final = 1.0
 """Seconds a resumed stream has to ask for its routes; until it has, it may still be using old ones."""
 
@@ -63,6 +64,7 @@ class StreamSession(ABC):
         self._resumed = False  # the proxy holds configuration from an earlier stream
         self._ready_since: float | None = None
         self._settled = 0
+        self._taken = 0  # bytes of requests since what the session holds of them was last summed up
 
     @property
     def group(self) -> str | None:
@@ -105,8 +107,9 @@ class StreamSession(ABC):
     def _receive(self, request: Any, now: float) -> list[Command]:
         refusal = self._admit(request) or self._check_size(request)
         if refusal is None and request.type_url not in self._subscriptions:
-            if not request.type_url or len(self._subscriptions) >= self._limits.types:
-                refusal = Close("INVALID_ARGUMENT", "no type URL, or too many types on one stream")
+            known = len(request.type_url) <= self._limits.metadata_bytes // _FRACTION
+            if not request.type_url or not known or len(self._subscriptions) >= self._limits.types:
+                refusal = Close("INVALID_ARGUMENT", "no or too long a type URL, or too many types on one stream")
             else:
                 self._subscriptions[request.type_url] = Subscription(request.type_url)
         if refusal is not None:
@@ -115,7 +118,7 @@ class StreamSession(ABC):
         commands = self._answer(subscription, request, now)
         self._subscribe(subscription, request)
         subscription.requested = True
-        if len(subscription.names) > self._limits.names:
+        if sum(len(found.names) for found in self._subscriptions.values()) > self._limits.names:
             return [*commands, *self._close(Close("RESOURCE_EXHAUSTED", "too many names subscribed"))]
         return commands
 
@@ -125,8 +128,8 @@ class StreamSession(ABC):
             node_id = request.node.id
             if self._group is not None and node_id and node_id != self.node_id:
                 return Close("PERMISSION_DENIED", "the node id of a stream cannot change")
-            if self._group is None:
-                self.node_id, self._metadata = node_id, MessageToDict(request.node.metadata)
+            if self._group is None and (refusal := self._note_node(request.node)):
+                return refusal
         if not self.node_id:
             return Close("INVALID_ARGUMENT", "the first request names no node id")
         verdict = self._authorize(self.peer, self.node_id, self._metadata)
@@ -138,9 +141,25 @@ class StreamSession(ABC):
             return Close("PERMISSION_DENIED", "the proxy belongs to another group now")
         return None
 
+    def _note_node(self, node: Any) -> Close | None:
+        limit = self._limits.metadata_bytes
+        if node.metadata.ByteSize() > limit or len(node.id) > limit // _FRACTION:
+            return Close("INVALID_ARGUMENT", "the node id or metadata is too long")
+        try:
+            self.node_id, self._metadata = node.id, MessageToDict(node.metadata)
+        except ValueError:  # protobuf has numbers that JSON does not have
+            return Close("INVALID_ARGUMENT", "the node metadata is not JSON")
+        return None
+
     def _check_size(self, request: Any) -> Close | None:
         if self._count_names(request) > self._limits.names:
             return Close("RESOURCE_EXHAUSTED", "too many names in one request")
+        # Summing up takes long, so it is done once so much has come that it may matter.
+        self._taken += request.ByteSize()
+        if self._taken > self._limits.held_bytes:
+            self._taken = request.ByteSize() + sum(found.size() for found in self._subscriptions.values())
+            if self._taken > self._limits.held_bytes // 2:
+                return Close("RESOURCE_EXHAUSTED", "too much to remember of one stream")
         return None
 
     def _answer(self, subscription: Subscription, request: Any, now: float) -> list[Command]:

@@ -105,6 +105,11 @@ class Subscription:
         """Look at these names before the next push."""
         self.dirty.update(names if self.wildcard else self.names.intersection(names))
 
+    def size(self) -> int:
+        """The characters of what the proxy itself named and said it holds."""
+        held = sum(len(name) + len(self.sent.get(name, "")) for name in self.claimed)
+        return held + sum(map(len, self.names))
+
     def is_open(self, now: float) -> bool:
         """Whether another response may be sent before the ones on their way are answered."""
         fresh = sum(now - response.sent_at < ACK_PATIENCE for response in self.unanswered.values())

@@ -1,6 +1,7 @@
 """Playbooks of the delta session: `>>` what happens, `<<` what the session does about it."""
 
 import pytest
+from envoy.service.discovery.v3 import discovery_pb2
 
 from meshgw.emit.resource import Resource
 from meshgw.xds.cache import Cache
@@ -723,6 +724,73 @@ def test_names_subscribed_over_time_are_limited() -> None:
         >> subscribe(EDS, "c")
         << Closed("RESOURCE_EXHAUSTED")
     ).end()
+
+
+def test_names_subscribed_of_all_types_are_limited_together() -> None:
+    play = Play(limits=Limits(names=2))
+    (
+        play
+        >> subscribe(EDS, "a", "b", node_id="n")
+        << pushed(EDS, "-a", "-b")
+        >> subscribe(SDS, "c")
+        << Closed("RESOURCE_EXHAUSTED")
+    ).end()
+
+
+def test_what_a_stream_makes_the_session_hold_is_limited() -> None:
+    play = Play(limits=Limits(held_bytes=10_000))
+    play >> subscribe(EDS, node_id="n")
+    for number in range(50):  # much in all, but little at a time
+        name = f"{number}-" + "x" * 1_000
+        play >> subscribe(EDS, name) << pushed(EDS, f"-{name}") >> ack(EDS) << acked(EDS) >> subscribe(EDS, drop=[name])
+    taken = 0
+    while play.output != [Closed("RESOURCE_EXHAUSTED")] and taken < 20:
+        play.output.clear()
+        play >> subscribe(EDS, f"{taken}-" + "x" * 1_000)
+        taken += 1
+    assert 4 < taken < 10
+
+
+def test_what_a_stream_says_it_holds_counts() -> None:
+    versions = {str(number): "v" * 1_000 for number in range(6)}
+    play = Play(limits=Limits(held_bytes=10_000))
+    play >> subscribe(CDS, versions=versions, node_id="n")
+    (play >> subscribe(LDS, versions=versions) << Closed("RESOURCE_EXHAUSTED")).end()
+
+
+def node_with(metadata: dict[str, float | str], node_id: str = "n") -> discovery_pb2.DeltaDiscoveryRequest:
+    request = discovery_pb2.DeltaDiscoveryRequest(type_url=CDS)
+    request.node.id = node_id
+    request.node.metadata.update(metadata)
+    return request
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        node_with({"a": "x" * 70_000}),
+        node_with({"a": float("inf")}),
+        node_with({}, "n" * 2_000),
+        subscribe("t" * 2_000, node_id="n"),
+    ],
+)
+def test_nodes_and_types_are_of_this_world(request_: discovery_pb2.DeltaDiscoveryRequest) -> None:
+    (Play() >> request_ << Closed("INVALID_ARGUMENT")).end()
+
+
+def test_a_refusal_has_the_code_it_was_given() -> None:
+    play = Play(authorize=lambda *_: Refused("later", "UNAVAILABLE"))
+    (play >> subscribe(CDS, node_id="n") << Closed("UNAVAILABLE")).end()
+
+
+def test_a_session_knows_whether_everything_is_answered() -> None:
+    play = Play(*SITE)
+    assert play.session.is_answered()
+    play >> subscribe(CDS, node_id="n")
+    play.output.clear()
+    assert not play.session.is_answered()
+    play >> ack(CDS)
+    assert play.session.is_answered()
 
 
 def test_types_on_one_stream_are_limited() -> None:
