@@ -113,6 +113,20 @@ def build_patch(
     return msgspec.json.encode({"metadata": precondition, "status": fields})
 
 
+def generation_of(status: Status | None) -> int:
+    """Return the generation of the object that a status is about, 0 if it does not say."""
+    match status:
+        case None:
+            return 0
+        case RouteStatus():
+            conditions = tuple(condition for entry in status.parents for condition in entry.conditions)
+        case PolicyStatus():
+            conditions = tuple(condition for entry in status.ancestors for condition in entry.conditions)
+        case _:
+            conditions = status.conditions
+    return max((condition.observed_generation for condition in conditions), default=0)
+
+
 def _difference(status: Status, stored: Mapping[str, Raw], controller: str, now: str) -> dict[str, Any]:
     """Return the fields of the status that must change."""
     wanted = _bounded(document(status))

@@ -16,7 +16,7 @@ from meshgw.kube.client import MERGE_PATCH, Client
 from meshgw.kube.paths import path_of
 from meshgw.kube.seen import Observed, Seen
 from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver
-from meshgw.write.status import build_patch
+from meshgw.write.status import build_patch, generation_of
 
 _log = structlog.get_logger(__name__)
 
@@ -53,9 +53,9 @@ class _Object:
 class StatusWriter:
     """Brings the statuses of all objects to what they should say, while this replica leads.
 
-    `observe` and `desire` are called on the event loop in every replica, in the order of commits: first what was seen
-    of the objects, then the statuses that follow from it. `hold` lets the leader write, and nobody else. `version`
-    gives the served version of a kind.
+    On the event loop of every replica, `observe` is called with what is seen of objects, and `desire` after each commit
+    of that, also if it changed no status: until then what is said of a changed object is about its past. `hold` lets
+    the leader write, and nobody else. `version` gives the served version of a kind.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class StatusWriter:
         self._now = now
         self._observer = observer
         self._objects: dict[ObjectRef, _Object] = {}
+        self._uncommitted: set[ObjectRef] = set()
+        """Objects seen since the last commit with a generation, or a status, of which it knew nothing."""
         self.queue: Final = Queue[ObjectRef]("status", self._write, pace=pace, observer=observer, timer=timer)
 
     def observe(self, kind: Kind, seen: Sequence[Seen]) -> None:
@@ -90,6 +92,7 @@ class StatusWriter:
             known = self._objects.get(ref)
             if item.observed is None:
                 self.queue.forget(ref)
+                self._uncommitted.discard(ref)
                 if known is not None:
                     known.observed = known.last = known.unkept = None
                     self._forget(ref, known)
@@ -97,17 +100,24 @@ class StatusWriter:
             if known is None:
                 known = self._objects[ref] = _Object()
             known.observed = item.observed
-            self.queue.mark(ref, fresh=False)
+            if generation_of(known.status) < item.observed.generation:
+                self._uncommitted.add(ref)
+            else:
+                self.queue.mark(ref, fresh=False)
 
     def desire(self, changes: Mapping[ObjectRef, Status | None]) -> None:
-        """Take in statuses that changed; None is for an object about which there is nothing to say any more."""
+        """Take in the statuses that a commit changed, if any; None is for an object about which nothing is said now."""
         for ref, status in changes.items():
+            self._uncommitted.discard(ref)
             known = self._objects.setdefault(ref, _Object())
             if status is None and known.status is not None:
                 known.last = known.status
             known.status = status
             if not self._forget(ref, known):
                 self.queue.mark(ref)
+        for ref in self._uncommitted:
+            self.queue.mark(ref, fresh=False)
+        self._uncommitted.clear()
 
     async def run(self) -> None:
         """Write until cancelled: while this replica leads, and not before the first commit of all that there is."""
@@ -126,7 +136,7 @@ class StatusWriter:
     async def _write(self, ref: ObjectRef) -> Outcome:
         known = self._objects.get(ref)
         kind = self._registry.by_name(ref.kind)
-        if known is None or known.observed is None or kind is None:
+        if known is None or known.observed is None or kind is None or ref in self._uncommitted:
             return Outcome.IDLE
         observed, status = known.observed, known.status
         body = self._patch(known, observed, self._now().strftime("%Y-%m-%dT%H:%M:%SZ"))

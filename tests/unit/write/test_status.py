@@ -25,7 +25,7 @@ from meshgw.ir.status import (
     StatusAddress,
 )
 from meshgw.kube.seen import Observed
-from meshgw.write.status import OURS, build_patch
+from meshgw.write.status import OURS, build_patch, generation_of
 
 OURSELVES = "meshgw.dev/gateway-controller"
 OTHER = "istio.io/gateway-controller"
@@ -349,6 +349,13 @@ def test_a_class_is_accepted_and_left_when_it_is_not_ours() -> None:
     written["supportedFeatures"].reverse()
     assert patch(wanted, seen(written)) is None
     assert patch(None, seen(written), last=wanted) is None
+
+
+def test_a_status_is_about_one_generation() -> None:
+    assert generation_of(None) == generation_of(RouteStatus()) == generation_of(GatewayStatus()) == 0
+    assert generation_of(route("gw")) == generation_of(GATEWAY) == 1
+    assert generation_of(PolicyStatus(ancestors=route("gw").parents)) == 1
+    assert generation_of(ClassStatus(conditions=(ACCEPTED,))) == 1
 
 
 # --- What must hold for all of them --------------------------------------------------------------------------------

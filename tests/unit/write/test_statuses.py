@@ -17,7 +17,7 @@ from meshgw.kube.seen import Observed, Seen
 from meshgw.write.queue import Pace
 from meshgw.write.statuses import StatusWriter
 from tests.unit.write.parts import FakeClient, FakeTimer, Request, hold_while, refusal, running, settle
-from tests.unit.write.test_status import OTHER, OURSELVES, entry, route
+from tests.unit.write.test_status import OTHER, OURSELVES, condition, entry, route
 
 REF = ObjectRef("HTTPRoute", "shop", "cart")
 PATH = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/cart/status"
@@ -151,7 +151,49 @@ async def test_a_route_that_detaches_loses_our_entries_only() -> None:
     async with running(server.writer.run):
         server.show()
         await settle()
+        assert server.client.made == [], "the commit may still say something about it"
+        server.writer.desire({})
+        await settle()
         assert server.parents == [(OTHER, "x")]
+
+
+async def test_a_route_that_appears_with_our_status_keeps_it() -> None:
+    """As when a kind is served again: nothing is cleared before it is known what there is to say."""
+    server = Server()
+    accepted = [condition(message="", reason="Accepted"), condition("ResolvedRefs")]
+    server.put(status={"parents": [entry("gw", *accepted)]})
+    async with running(server.writer.run):
+        server.show()
+        await settle()
+        server.want(route("gw"))
+        await server.timer.advance(5)
+        assert server.client.made == []
+
+
+async def test_a_change_is_not_answered_with_what_was_said_before_it() -> None:
+    """A write is due when a new generation is seen: it waits for the commit, and is the only one."""
+    server = Server()
+    server.put()
+    newer = tuple(msgspec.structs.replace(c, observed_generation=2) for c in route("gw").parents[0].conditions)
+    async with running(server.writer.run):
+        server.show()
+        server.want(route("gw"))
+        await server.timer.advance(0.5)
+        server.want(route("gw", "other"))
+        server.objects[REF]["generation"] = 2
+        server.put(status=server.objects[REF]["status"])
+        server.show()
+        await server.timer.advance(5)
+        assert len(server.client.made) == 1
+        server.want(route("gw", "other", conditions=newer))
+        await server.timer.advance(5)
+        assert len(server.client.made) == 2
+        server.objects[REF]["generation"] = 3
+        server.put(status={})
+        server.show()
+        server.writer.desire({})
+        await server.timer.advance(5)
+        assert len(server.parents) == 2, "it cannot be read any more, so what is said is about its past"
 
 
 async def test_an_object_that_is_gone_is_forgotten() -> None:
