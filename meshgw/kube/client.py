@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -20,6 +21,8 @@ from meshgw.kube.paths import path_of, resource_path
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from meshgw.kube.guarded import GuardedBody
 
 __all__ = [
     "AccessError",
@@ -36,6 +39,9 @@ __all__ = [
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
+
+GUARD: Final[ContextVar[Callable[[], object] | None]] = ContextVar("guard", default=None)
+"""Asked by each request with a body right before that is sent; what it raises, the request raises."""
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _DIAL: Final = 10.0
@@ -164,6 +170,12 @@ class Client:
         import aiohttp  # noqa: PLC0415 - a sixth of a second that `--help` must not pay
         import yarl  # noqa: PLC0415 - the same
 
+        guarded = None
+        guard = GUARD.get()
+        if body is not None and guard is not None:
+            from meshgw.kube.guarded import GuardedBody  # noqa: PLC0415 - it needs the library too
+
+            guarded = GuardedBody(body, guard)
         limits = aiohttp.ClientTimeout(total=total, sock_connect=_DIAL, sock_read=idle)
         access = await self._entry.access()
         for last in (False, True):
@@ -173,11 +185,11 @@ class Client:
             if body is not None:
                 headers["Content-Type"] = content_type
             url = yarl.URL(access.host + path, encoded=True).with_query(dict(query))
-            with _errors(f"{method} {path}", idle=idle is not None):
+            with _errors(f"{method} {path}", idle=idle is not None, guarded=guarded):
                 async with self._session.request(
                     method,
                     url,
-                    data=body,
+                    data=guarded or body,
                     headers=headers,
                     timeout=limits,
                     ssl=access.tls if access.tls is not None else True,
@@ -198,7 +210,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def _errors(call: str, *, idle: bool) -> Iterator[None]:
+def _errors(call: str, *, idle: bool, guarded: GuardedBody | None = None) -> Iterator[None]:
     """Turn what the library raises into errors of ours, which hold neither headers nor bodies."""
     import aiohttp  # noqa: PLC0415 - loaded already
 
@@ -211,6 +223,8 @@ def _errors(call: str, *, idle: bool) -> Iterator[None]:
     except TimeoutError:
         raise (IdleError if idle else UnreachableError)(f"{call}: no answer in time") from None
     except (aiohttp.ClientError, ssl.SSLError, OSError) as problem:
+        if guarded is not None and guarded.refusal is not None:
+            raise guarded.refusal from None
         text = str(problem).replace("\n", " ")
         raise UnreachableError(f"{call}: {type(problem).__name__}: {text}".rstrip(": ")) from None
 

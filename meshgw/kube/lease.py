@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from meshgw.kube.client import MERGE_PATCH, Client
+from meshgw.kube.client import GUARD, MERGE_PATCH, Client
 from meshgw.kube.clock import Clock, SystemClock
 from meshgw.kube.errors import AccessError, ApiError, UnreachableError
 from meshgw.kube.paths import LEASE_API, resource_path
@@ -104,14 +104,22 @@ class Elector:
     def check(self) -> float:
         """Return the seconds for which this process may still write; raises `NotLeaderError`."""
         left = self._until - self._clock.now()
-        if not self._leads or left <= 0:
+        if not self._leads:
             raise NotLeaderError(f"{self.holder or 'nobody'} holds the lease")
+        if left <= 0:
+            raise NotLeaderError("the lease was renewed too long ago")
         return left
 
     @contextlib.asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Give the time for one write, which is cancelled when it outlasts the Lease; raises `NotLeaderError`."""
+        """Give the time for one write, which is cancelled when it outlasts the Lease; raises `NotLeaderError`.
+
+        A request within looks at the clock once more right before its body is sent, so that one who was stopped after
+        having been allowed to write does not. What is left to chance are microseconds, for which writes have a resource
+        version as precondition.
+        """
         left = self.check()
+        token = GUARD.set(self.check)
         try:
             async with asyncio.timeout(left) as limit:
                 yield
@@ -119,6 +127,8 @@ class Elector:
             if limit.expired():
                 raise NotLeaderError("the lease ended during the write") from None
             raise
+        finally:
+            GUARD.reset(token)
 
     async def run(self) -> None:
         """Campaign, lead, and campaign again, until cancelled; then give the Lease back."""

@@ -23,6 +23,8 @@ def resource_path(api_version: str, plural: str, *, namespace: str = "", name: s
         if not name:
             raise ValueError("a subresource is one of an object")
         parts.append(subresource)
+    if not {".", ".."}.isdisjoint(parts):
+        raise ValueError("a path leads nowhere but to its object")
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 

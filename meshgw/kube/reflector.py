@@ -253,14 +253,27 @@ class Reflector:
                     continue
                 silent = False
                 self._backoff.reset()
-                events = [self._reader.event(line) for line in batch]
-                for event in events:
-                    if event.type == "ERROR":
-                        failure = self._reader.failure(event)
-                        raise ApiError(failure.code, failure.reason, failure.message)
-                yield events
+                events, error = self._events(batch)
+                if events:
+                    yield events
+                if error is not None:
+                    raise error
         if silent and self._clock.now() - opened < _BRIEF:
             raise UnreachableError("the watch was closed at once")
+
+    def _events(self, lines: Sequence[bytes]) -> tuple[list[Event], Exception | None]:
+        """Return the events of some lines, and the error that ends them if one does."""
+        events: list[Event] = []
+        try:
+            for line in lines:
+                event = self._reader.event(line)
+                if event.type == "ERROR":
+                    failure = self._reader.failure(event)
+                    return events, ApiError(failure.code, failure.reason, failure.message)
+                events.append(event)
+        except UnreachableError as error:
+            return events, error
+        return events, None
 
     def _enlist(self, outline: Outline, found: _Listing) -> None:
         """Add an object to a list, and read it if it is not known as it is."""
