@@ -6,23 +6,34 @@ UV := $(shell command -v uv 2>/dev/null || echo $(CACHE)/uv/bin/uv)
 RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
 JOBS ?= auto
+REAL := apiserver or cluster
 
-.PHONY: demo test test-fast test-envoy lint format bench golden manifests clean
+.PHONY: demo test test-fast test-envoy test-cluster cluster cluster-down lint format bench golden manifests clean
 
 demo: $(UV)  ## An ambient mesh on this machine, with real Envoys.
 	$(RUN) --no-default-groups meshgw demo
 
 test: lint  ## Everything: lint, types, layers, all tests with the coverage floors.
 	$(RUN) coverage erase
-	$(PYTEST) -n $(JOBS) --dist loadgroup --cov --cov-report= tests
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m 'not ($(REAL))' --cov --cov-report= tests
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m '$(REAL)' --cov --cov-append --cov-report= tests
 	$(RUN) coverage report --fail-under=90
 	$(RUN) coverage report --fail-under=100 --include='meshgw/engine/*,meshgw/xds/session.py' --skip-covered
 
-test-fast: $(UV)  ## Everything that needs no Envoy.
-	$(PYTEST) -n $(JOBS) -m 'not envoy' tests
+test-fast: $(UV)  ## Everything that needs neither Envoy nor Kubernetes.
+	$(PYTEST) -n $(JOBS) -m 'not envoy and not ($(REAL))' tests
 
 test-envoy: $(UV)  ## Only what talks to a real Envoy.
-	$(PYTEST) -n $(JOBS) --dist loadgroup -m envoy tests
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m 'envoy and not ($(REAL))' tests
+
+test-cluster: $(UV)  ## Only what needs a real API server or cluster; builds both from Go modules when absent.
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m '$(REAL)' tests
+
+cluster: $(UV)  ## A cluster with istiod on this machine, to try things on; prints how to use it.
+	@$(RUN) python -m tests.cluster up
+
+cluster-down: $(UV)  ## Removes it.
+	@$(RUN) python -m tests.cluster down
 
 lint: $(UV)  ## Style, types and layers.
 	$(RUN) ruff check

@@ -287,8 +287,8 @@ def _await_control(cluster: LocalCluster, keeper: subprocess.Popen[bytes]) -> No
 
 
 def locks() -> Path:
-    """Return the folder of the lock files, one for each cluster that runs or ran."""
-    folder = Path(tempfile.gettempdir()) / "meshgw-clusters"
+    """Return the folder of the lock files, one for each cluster that runs or ran since this machine started."""
+    folder = Path("/run/meshgw-clusters")
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
