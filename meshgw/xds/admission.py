@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
 
 from meshgw.observe.log import get_logger
+from meshgw.xds.pace import Pace
 from meshgw.xds.proxy import Account, Authenticate, Limits, Peer, Refused
 
 CREDENTIAL: Final = "authorization"
 """The request header that is dropped once the peer is authenticated."""
+_SOURCES: Final = 4096
+"""Addresses whose failures are counted."""
 
 _log = get_logger("xds")
 
@@ -20,9 +25,13 @@ _log = get_logger("xds")
 class Admission:
     """Counts streams from `enter`, which lets them in or refuses, to `leave`."""
 
-    def __init__(self, authenticate: Authenticate | None, limits: Limits) -> None:
+    def __init__(
+        self, authenticate: Authenticate | None, limits: Limits, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._authenticate = authenticate
         self._limits = limits
+        self._clock = clock
+        self._failures: OrderedDict[str, Pace] = OrderedDict()  # by address, the newest last
         self._waiting = 0
         self._streams = 0
         self._of_account: Counter[tuple[str, str]] = Counter()
@@ -35,8 +44,14 @@ class Admission:
         if self._authenticate is not None:
             if self._waiting >= self._limits.waiting:
                 return Refused("too many streams are being authenticated", "RESOURCE_EXHAUSTED")
+            source = peer.address.rpartition(":")[0]
+            failures = self._failures.get(source)
+            if failures is not None and failures.is_spent(self._clock()):
+                return Refused("too many streams from this address were refused", "RESOURCE_EXHAUSTED")
             verdict = await self._prove(self._authenticate, peer)
             if isinstance(verdict, Refused):
+                if verdict.code == "UNAUTHENTICATED":
+                    self._count_failure(source)
                 return verdict
             peer = verdict
         account = peer.account
@@ -76,6 +91,16 @@ class Admission:
             return Refused("the peer has not proven who it is", "UNAUTHENTICATED")
         headers = {name: value for name, value in verdict.headers.items() if name != CREDENTIAL}
         return replace(verdict, headers=headers)
+
+    def _count_failure(self, source: str) -> None:
+        now, limits = self._clock(), self._limits
+        failures = self._failures.pop(source, None)
+        if failures is None:
+            failures = Pace(rate=limits.failures, burst=limits.failure_burst, now=now)
+        failures.spend(1.0, now)
+        self._failures[source] = failures
+        if len(self._failures) > _SOURCES:
+            self._failures.popitem(last=False)
 
     def _check(self, account: Account) -> Refused | None:
         if self._of_pod[_pod(account)] >= self._limits.streams_per_pod:

@@ -21,11 +21,15 @@ class Pace:
 
     def allows(self, now: float) -> bool:
         """Take 1 off the credit if it is there; returns whether it was."""
-        self._fill(now)
-        if self._credit < 1.0:
+        if self.is_spent(now):
             return False
         self._credit -= 1.0
         return True
+
+    def is_spent(self, now: float) -> bool:
+        """Whether there is less than 1 of credit."""
+        self._fill(now)
+        return self._credit < 1.0
 
     def _fill(self, now: float) -> None:
         self._credit = min(self._burst, self._credit + max(0.0, now - self._at) * self._rate)

@@ -64,6 +64,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     streams_per_pod: int = 4  # a proxy has one; those of connections that broke linger a while
     waiting: int = 256  # streams being authenticated
     patience: float = 10.0  # seconds for a TLS handshake, and for authentication
+    failures: float = 10.0  # per second and address, of those that prove nothing; then they are not heard
+    failure_burst: float = 200.0
     requests: float = 500.0  # per second and stream; large ones, and pushes, count as several
     request_burst: float = 5_000.0
     age: float = 1_800.0

@@ -85,7 +85,7 @@ class AdsServer:
         self._authorize = authorize
         self._credentials = credentials
         self._limits = limits or Limits()
-        self._admission = Admission(authenticate, self._limits)
+        self._admission = Admission(authenticate, self._limits, clock=clock)
         self._observer: XdsObserver = observer or NoObserver()
         self._on_proxy = on_proxy
         self._clock = clock

@@ -259,6 +259,13 @@ async def test_an_empty_secret_is_filled(store: Store) -> None:
     assert verifies(served.trust, served, START)
 
 
+async def test_what_the_api_server_refuses_is_passed_on(store: Store) -> None:
+    store.error = ApiError(403, "Forbidden")
+    for source in (given(store), authority(store)):
+        with pytest.raises(ApiError):
+            await source.refresh(START)
+
+
 async def test_an_answer_that_is_no_secret_is_an_error(store: Store) -> None:
     store.objects[SECRET.name] = {"data": 1}
     with pytest.raises(ServingError, match="is not a Secret"):

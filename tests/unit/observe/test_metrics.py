@@ -39,9 +39,8 @@ def test_refused_streams_and_tokens_are_counted_by_their_kind() -> None:
     for code in ("UNAUTHENTICATED", "UNAVAILABLE", "UNAUTHENTICATED"):
         metrics.refused(code)
     metrics.token_reviewed("refused")
-    value = metrics.registry.get_sample_value
-    assert value("meshgw_xds_refused_streams_total", {"code": "UNAUTHENTICATED"}) == 2
-    assert value("meshgw_token_reviews_total", {"outcome": "refused"}) == 1
+    assert value(metrics, "xds_refused_streams_total", code="UNAUTHENTICATED") == 2
+    assert value(metrics, "token_reviews_total", outcome="refused") == 1
 
 
 def test_an_identity_that_is_no_longer_kept_leaves_no_expiry_behind() -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from meshgw.xds.admission import Admission
-from meshgw.xds.proxy import Account, Limits, Peer, Refused
+from meshgw.xds.proxy import Account, CloseCode, Limits, Peer, Refused
 
 PEER = Peer(address="ipv4:10.0.0.1:1", headers={"authorization": "Bearer very-secret", "x-other": "kept"})
 
@@ -89,6 +89,45 @@ async def test_authentication_has_its_time_and_those_who_wait_are_few() -> None:
         second = await admission.enter(PEER)
     assert first.result() == Refused("authentication took too long", "UNAVAILABLE")
     assert second == Refused("too many streams are being authenticated", "RESOURCE_EXHAUSTED")
+
+
+async def test_an_address_that_fails_often_is_not_heard_for_a_while_and_others_are() -> None:
+    heard: list[str] = []
+    now = 0.0
+
+    async def authenticate(peer: Peer) -> Peer | Refused:
+        heard.append(peer.address)
+        if peer.headers:
+            return Refused("no", "UNAUTHENTICATED")
+        return replace(peer, account=account())
+
+    def at(address: str) -> Peer:
+        return replace(PEER, address=address)
+
+    door = Admission(authenticate, Limits(failures=1.0, failure_burst=3.0), clock=lambda: now)
+    verdicts = [await door.enter(at(f"ipv4:10.0.0.1:{port}")) for port in range(5)]
+    codes = [verdict.code for verdict in verdicts if isinstance(verdict, Refused)]
+    assert codes == ["UNAUTHENTICATED"] * 3 + ["RESOURCE_EXHAUSTED"] * 2
+    assert len(heard) == 3
+    assert isinstance(await door.enter(replace(at("ipv4:10.0.0.2:1"), headers={})), Peer)
+    now = 1.0
+    assert isinstance(await door.enter(replace(at("ipv4:10.0.0.1:9"), headers={})), Peer)
+    assert len(heard) == 5
+
+
+async def test_an_absent_api_server_is_nobodys_failure_and_addresses_are_bounded() -> None:
+    code: CloseCode = "UNAVAILABLE"
+
+    async def authenticate(peer: Peer) -> Refused:
+        return Refused("later", code)
+
+    door = Admission(authenticate, Limits())
+    for _ in range(300):
+        assert await door.enter(PEER) == Refused("later", "UNAVAILABLE")
+    code = "UNAUTHENTICATED"
+    for number in range(5_000):
+        await door.enter(replace(PEER, address=f"ipv4:10.0.{number // 250}.{number % 250}:1"))
+    assert len(door._failures) == 4096
 
 
 async def test_who_goes_away_while_waiting_makes_room() -> None:
