@@ -89,17 +89,19 @@ def _names(patch: Any, path: Sequence[str]) -> bool:
 
 
 def _check(value: Any, path: str, merged: Mapping[str, str], *, keyless: str = "") -> Iterator[Violation]:
-    if isinstance(value, Mapping):
-        yield from _check_directives(value, path)
-        for name, item in value.items():
-            if not name.startswith("$"):
-                yield from _check(item, f"{keyless or path}.{name}".lstrip("."), merged)
-    elif path in merged and value is not None:
+    if path in merged and not keyless:
+        if value is None:
+            return
         if not isinstance(value, list | tuple):
             yield path, "must be a list"
             return
         for index, item in enumerate(value):
             yield from _check_item(item, f"{path}[{index}]", merged[path], path, merged)
+    elif isinstance(value, Mapping):
+        yield from _check_directives(value, path)
+        for name, item in value.items():
+            if not name.startswith("$"):
+                yield from _check(item, f"{keyless or path}.{name}".lstrip("."), merged)
 
 
 def _check_item(item: Any, where: str, key: str, path: str, merged: Mapping[str, str]) -> Iterator[Violation]:

@@ -40,3 +40,10 @@ def test_an_unknown_gateway_is_a_usage_error_that_names_the_known_ones(run: Run,
     done = run("translate", "--to", "xds", "--gateway", name)
     assert done.exit_code == 2
     assert "there are: default/gw" in done.output
+
+
+def test_the_objects_of_one_gateway_can_be_chosen(run: Run) -> None:
+    one = run("translate", "--to", "proxies", "--gateway", "default/other", documents=(GATEWAY, OTHER))
+    items = yaml.safe_load(one.output)["items"]
+    assert {item["metadata"]["name"] for item in items} == {"other-meshgw"}
+    assert {item["kind"] for item in items} >= {"Deployment", "Service"}

@@ -14,6 +14,7 @@ from meshgw.diagnose.render import (
     _plain,
     name_key,
     render_findings,
+    render_proxies,
     render_resolved,
     render_statuses,
 )
@@ -22,6 +23,7 @@ from meshgw.ir.keys import BackendTarget, ListenerKey
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
 from meshgw.standalone.facts import read_text
+from tests.unit.emit.deployed import deploy, gateway, waypoint
 
 TEXT = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -108,3 +110,14 @@ def test_findings_are_sorted_without_repeats_and_have_their_level() -> None:
 
 def test_no_resolved_table_holds_key_material() -> None:
     assert not {t.CERTIFICATES, t.BUNDLES, t.WORKLOAD_CERTIFICATES, t.SECRETS} & set(RESOLVED)
+
+
+def test_objects_of_proxies_are_one_list_gateway_by_gateway_in_the_order_of_their_making() -> None:
+    graph = deploy(gateway("b"), gateway("a"), waypoint(name="c")).graph
+    items = render_proxies(graph)["items"]
+    kinds = ["ServiceAccount", "ConfigMap", "Deployment", "Service"]
+    assert [item["kind"] for item in items] == kinds * 3
+    assert [item["metadata"]["name"] for item in items[::4]] == ["a-meshgw", "b-meshgw", "c-meshgw-waypoint"]
+    assert list(items[0])[:3] == ["apiVersion", "kind", "metadata"]
+    chosen = render_proxies(graph, [Key("default", "b")])
+    assert {item["metadata"]["name"] for item in chosen["items"]} == {"b-meshgw"}
