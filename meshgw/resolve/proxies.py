@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from msgspec import structs
+
 from meshgw import names
 from meshgw.api import gateway as api
 from meshgw.api.meta import Key, ObjectRef
@@ -43,18 +45,19 @@ def plan_proxy(view: View, key: Key, row: Gateway) -> Iterable[tuple[Key, ProxyP
     if gateway is None or not read_settings(view).deploys:
         return
     name, parameters = row.service_account, effective_parameters(view, gateway)
+    plan = ProxyPlan(gateway=key, name=name, uid=gateway.metadata.uid)
     if not row.accepted:
-        yield key, _held(key, name, "the Gateway is not accepted")
+        yield key, _hold(plan, "the Gateway is not accepted")
     elif row.held or isinstance(parameters, Problem):
-        yield key, _held(key, name, "the parameters cannot be used: what is deployed stays as it is")
+        yield key, _hold(plan, "the parameters cannot be used: what is deployed stays as it is")
     elif other := _older_namesake(view, gateway, name):
         message = f"{name} is the name of the objects of Gateway {other}, which is older"
         found = Finding(code="MG7002", object=ObjectRef("Gateway", *key), field="metadata.name", message=message)
-        yield key, _held(key, name, message, found)
+        yield key, _hold(plan, message, found)
     elif parameters.spec.self_managed is not None:
-        yield key, ProxyPlan(gateway=key, name=name, deploying=Deploying.SELF_MANAGED)
+        yield key, structs.replace(plan, deploying=Deploying.SELF_MANAGED)
     elif not (ports := _ports(view, row)):
-        yield key, _held(key, name, "no listener is accepted")
+        yield key, _hold(plan, "no listener is accepted")
     else:
         service = parameters.spec.service
         kind = service.type if service is not None and service.type else SERVICE_TYPES[row.role or Role.INGRESS]
@@ -62,10 +65,8 @@ def plan_proxy(view: View, key: Key, row: Gateway) -> Iterable[tuple[Key, ProxyP
         labels, annotations, left_out = _infrastructure(gateway)
         yield (
             key,
-            ProxyPlan(
-                gateway=key,
-                name=name,
-                uid=gateway.metadata.uid,
+            structs.replace(
+                plan,
                 class_name=row.class_name,
                 role=row.role,
                 labels=labels,
@@ -79,8 +80,8 @@ def plan_proxy(view: View, key: Key, row: Gateway) -> Iterable[tuple[Key, ProxyP
         )
 
 
-def _held(key: Key, name: str, why: str, *findings: Finding) -> ProxyPlan:
-    return ProxyPlan(gateway=key, name=name, deploying=Deploying.HELD, held_by=why, findings=findings)
+def _hold(plan: ProxyPlan, why: str, *findings: Finding) -> ProxyPlan:
+    return structs.replace(plan, deploying=Deploying.HELD, held_by=why, findings=findings)
 
 
 def _older_namesake(view: View, gateway: api.Gateway, name: str) -> Key | None:
