@@ -1,10 +1,12 @@
-"""What the operator of a standalone instance decides: the flags of `meshgw run`."""
+"""What the operator decides: the flags of `meshgw run` and of `meshgw controller`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import msgspec
+
+from meshgw import names
 
 
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,3 +44,62 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     incremental: bool = True
     """False recomputes everything at each commit: slow, for incidents."""
     all_stats: bool = False
+
+
+class IstioSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The mesh that Gateways of a cluster are part of."""
+
+    istiod: str = ""
+    """host:port; "" is `istiod[-<revision>].<root namespace>.svc:15012`."""
+    revision: str = ""
+    root_namespace: str = names.DEFAULT_ROOT_NAMESPACE
+    cluster_id: str = "Kubernetes"
+    trust_domain: str = ""
+    """"" is what Istio's mesh configuration says."""
+    trust_domain_aliases: tuple[str, ...] = ()
+    """Besides those of Istio's mesh configuration."""
+    lifetime: float = 0.0
+    """Seconds asked for each certificate; 0 leaves it to istiod."""
+
+    @property
+    def address(self) -> str:
+        """Where istiod's CA is."""
+        name = f"istiod-{self.revision}" if self.revision and self.revision != "default" else "istiod"
+        return self.istiod or f"{name}.{self.root_namespace}.svc:15012"
+
+
+class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica of the controller in a cluster."""
+
+    kubeconfig: str = ""
+    context: str = ""
+    namespaces: tuple[str, ...] = ()
+    """Those that are served; none means all, or those of the selector."""
+    namespace_selector: str = ""
+    controller_name: str = names.CONTROLLER_NAME
+    home: str = "meshgw-system"
+    """The controller's own namespace: of its Lease, and of the Secret of its CA."""
+    instance: str = ""
+    """The name of this replica, its pod's."""
+    cluster_domain: str = names.DEFAULT_CLUSTER_DOMAIN
+    istio: IstioSettings | None = IstioSettings()
+    """None: Gateways are part of no mesh."""
+    proxy_image: str = names.PROXY_IMAGE
+    xds_listen: str = "0.0.0.0:18000"
+    xds_address: str = ""
+    """host:port that proxies dial; "" is the Service `meshgw` in the own namespace."""
+    xds_secret: str = ""
+    """A Secret in the own namespace in which others keep the server's certificate; "" is a CA of our own."""
+    health_listen: str = "0.0.0.0:8081"
+    metrics_listen: str = "0.0.0.0:9090"
+    leader_election: bool = True
+    lease_name: str = "meshgw"
+    shutdown_delay: float = 5.0
+    """Seconds from SIGTERM on for which proxies are still served, until the last of them knows of another replica."""
+    incremental: bool = True
+    """False recomputes everything at each commit: slow, for incidents."""
+
+    @property
+    def dialled(self) -> str:
+        """host:port that proxies dial."""
+        return self.xds_address or f"meshgw.{self.home}.svc:18000"

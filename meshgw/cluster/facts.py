@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, TypeVar
 
 from meshgw.api.meta import ObjectRef
 from meshgw.api.registry import Kind
@@ -14,6 +14,9 @@ from meshgw.ir.finding import Finding
 from meshgw.kube.seen import Seen
 from meshgw.pipeline import list_facts
 
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R", bound=Hashable)
+
 
 class ClusterFacts:
     """What reflectors have seen and nobody has committed yet."""
@@ -21,6 +24,8 @@ class ClusterFacts:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         """Set while there is something to take."""
+        self.moved = False
+        """Whether somebody has asked for bindings anew since the last `take`."""
         self._tables: dict[str, Table[Any, Any]] = list_facts()
         self._pending: Batch = {}
         self._problems: dict[ObjectRef, tuple[Finding, ...]] = {}
@@ -39,9 +44,20 @@ class ClusterFacts:
                 pending[one.key] = one.object
         self.changed.set()
 
+    def put(self, table: Table[K, R], key: K, row: R | None) -> None:
+        """Set a fact that is no object."""
+        self._pending.setdefault(table, {})[key] = row
+        self.changed.set()
+
+    def poke(self) -> None:
+        """Ask for a commit, also of nothing: something that is no fact has moved a Gateway."""
+        self.moved = True
+        self.changed.set()
+
     def take(self) -> Batch:
         """Return what changed since the last call."""
         batch, self._pending = self._pending, {}
+        self.moved = False
         self.changed.clear()
         return {table: rows for table, rows in batch.items() if rows}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Final
 
 import msgspec
@@ -64,11 +65,18 @@ def choose_signer(roots: Sequence[Signer], now: datetime, plan: Plan) -> Signer:
 
 
 def issue(roots: Sequence[Signer], names: Sequence[str], now: datetime, plan: Plan) -> Served:
-    """A server's certificate for DNS `names`, from the root that signs now."""
+    """A server's certificate for `names`, DNS names or IP addresses, from the root that signs now."""
     key = make_key()
-    sans = [x509.DNSName(name) for name in names]
+    sans = [_general_name(name) for name in names]
     leaf = choose_signer(roots, now, plan).sign(key.public_key(), sans, plan.leaf, now)
     return Served(key_pem(key), bundle_pem([leaf]), trust_of(roots), leaf.not_valid_after_utc)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def is_due(served: Served, roots: Sequence[Signer], now: datetime, plan: Plan) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from meshgw.api.meta import Key
 from meshgw.identity.certificate import WorkloadCertificate
@@ -26,7 +26,8 @@ class Identities:
         self.source = source
         self.refused: dict[Key, str] = {}
         """Why a wanted ServiceAccount can have no identity."""
-        self._trust_domain = trust_domain
+        self.trust_domain = trust_domain
+        """Of identities that are wanted from now on."""
         self._publish = publish
         self.rotator = Rotator(source, self._note, observer=observer)
 
@@ -46,13 +47,14 @@ class Identities:
         for identity in sorted(wanted - kept):
             self.rotator.add(identity)
 
-    def renew(self) -> None:
-        """Fetch a new certificate for everybody now."""
+    def renew(self, accounts: Container[Key] | None = None) -> None:
+        """Fetch a new certificate now, for these ServiceAccounts or for everybody."""
         for identity in tuple(self.rotator.identities):
-            self.rotator.renew(identity)
+            if accounts is None or account_of(identity) in accounts:
+                self.rotator.renew(identity)
 
     def _identity(self, account: Key) -> SpiffeId:
-        return SpiffeId(trust_domain=self._trust_domain, namespace=account.namespace, service_account=account.name)
+        return SpiffeId(trust_domain=self.trust_domain, namespace=account.namespace, service_account=account.name)
 
     def _note(self, certificate: WorkloadCertificate) -> None:
         row = backend.WorkloadCertificate(

@@ -80,6 +80,14 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         return port + self.port_offset if port < 1024 else port
 
 
+class IdentityProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a ServiceAccount gets no new mesh certificate; `ends` is when the one in use does, "" if there is none."""
+
+    code: str
+    message: str
+    ends: str = ""
+
+
 class GatewayClass(msgspec.Struct, frozen=True, kw_only=True):
     """A class of ours; `role` is None when its role label is unknown."""
 

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any
 
 from meshgw.api.gateway import ParentReference
-from meshgw.api.meta import ObjectRef
+from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.backend import BackendTlsResult
-from meshgw.ir.gateway import Binding, Gateway, GatewayClass, Listener, ListenerSetResult, Role
+from meshgw.ir.gateway import Binding, Gateway, GatewayClass, IdentityProblem, Listener, ListenerSetResult, Role
 from meshgw.ir.keys import RouteKey
 from meshgw.ir.route import Parent, RefsReason, Route
 from meshgw.ir.status import (
@@ -30,11 +30,16 @@ from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import (
     ATTACHED_COUNTS,
     BINDINGS,
+    IDENTITY_PROBLEMS,
     LISTENER_SET_RESULTS,
     LISTENERS,
     PROXY_PLANS,
     ROUTES,
+    WORKLOAD_CERTIFICATES,
 )
+
+MESH_IDENTITY = "meshgw.dev/MeshIdentity"
+"""Condition of a Gateway: whether istiod gives its proxies certificates."""
 
 FEATURES = (
     "BackendTLSPolicy",
@@ -144,6 +149,7 @@ def _gateway_status(view: View, row: Gateway) -> GatewayStatus:
     accepted = next((c.status for c in conditions if c.type == "Accepted"), False)
     conditions = (*conditions, _programmed(view, row, binding, accepted=accepted, listening=bool(found)))
     sets = view.by(LISTENER_SET_RESULTS, "gateway", row.key)
+    conditions += _mesh_identity(view, row)
     return GatewayStatus(
         # Istio's mesh goes past a waypoint without an address, so a mistake must not take it away from one that runs.
         addresses=_addresses(binding) if accepted or read_settings(view).deploys else (),
@@ -185,6 +191,9 @@ def _programmed(view: View, row: Gateway, binding: Binding, *, accepted: bool, l
     plan = view.get(PROXY_PLANS, row.key)
     if plan is not None and plan.held_by:
         return fails("Programmed", row.generation, reason="Invalid", message=plan.held_by)
+    problem = _identity_problem(view, row)
+    if row.role is Role.WAYPOINT and problem is not None and not problem.ends:
+        return fails("Programmed", row.generation, reason="Pending", message=f"no mesh certificate: {problem.message}")
     if binding.unusable:
         message = f"cannot be bound: {', '.join(binding.unusable)}"
         return fails("Programmed", row.generation, reason="AddressNotUsable", message=message)
@@ -193,6 +202,26 @@ def _programmed(view: View, row: Gateway, binding: Binding, *, accepted: bool, l
     if not binding.addresses:
         return fails("Programmed", row.generation, reason="AddressNotAssigned", message="no address yet")
     return holds("Programmed", row.generation)
+
+
+def _mesh_identity(view: View, row: Gateway) -> tuple[Condition, ...]:
+    """Return whether a Gateway gets mesh certificates, once that is known; a Gateway without a mesh has no say."""
+    problem = _identity_problem(view, row)
+    if problem is not None:
+        until = f"the certificate in use ends at {problem.ends}" if problem.ends else "there is none in use"
+        reason = "".join(word.title() for word in problem.code.split("_"))
+        return (fails(MESH_IDENTITY, row.generation, reason=reason, message=f"{until}; {problem.message}"),)
+    if read_settings(view).deploys and view.get(WORKLOAD_CERTIFICATES, _account(row)) is not None:
+        return (holds(MESH_IDENTITY, row.generation, reason="Issued"),)
+    return ()
+
+
+def _identity_problem(view: View, row: Gateway) -> IdentityProblem | None:
+    return view.get(IDENTITY_PROBLEMS, _account(row)) if row.accepted else None
+
+
+def _account(row: Gateway) -> Key:
+    return Key(row.key.namespace, row.service_account)
 
 
 def _listener_statuses(view: View, listeners: Iterable[Listener]) -> tuple[ListenerStatus, ...]:

@@ -26,6 +26,8 @@ SINGLE = "settings"
 
 SETTINGS: Table[str, ir.Settings] = Table("settings")
 BINDINGS: Table[Key, ir.Binding] = Table("bindings")
+IDENTITY_PROBLEMS: Table[Key, ir.IdentityProblem] = Table("identity-problems")
+"""By ServiceAccount: those that get no new mesh certificate."""
 WORKLOAD_CERTIFICATES: Table[Key, backend.WorkloadCertificate] = Table("workload-certificates")
 """By namespace and name of the ServiceAccount."""
 
