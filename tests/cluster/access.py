@@ -110,7 +110,7 @@ class Access:
         body: Any = None,
         *,
         content_type: str = "application/json",
-        within: float = 10.0,
+        within: float = 30.0,
     ) -> tuple[int, bytes]:
         """Return status and body of one request to the API server; `body` may be bytes or a document."""
         parts = urlsplit(self.url)
@@ -177,7 +177,7 @@ class Access:
                 if status not in (200, 201):
                     raise KubectlError(f"CustomResourceDefinition refused: {status} {body.decode()}")
         waiting = [definition.path for definition in definitions if "/customresourcedefinitions/" in definition.path]
-        wait_until(lambda: all(map(self._is_served, waiting)), what="definitions are served", within=30)
+        wait_until(lambda: all(map(self._is_served, waiting)), what="definitions are served", within=60)
 
     def _is_served(self, path: str) -> bool:
         definition = msgspec.json.decode(self.request("GET", path)[1], type=_Definition)
@@ -185,4 +185,4 @@ class Access:
 
     def _apply_definition(self, definition: crds.Definition) -> tuple[int, bytes]:
         path = f"{definition.path}?fieldManager={_MANAGER}&force=true"
-        return self.request("PATCH", path, definition.text, content_type="application/apply-patch+yaml", within=30)
+        return self.request("PATCH", path, definition.text, content_type="application/apply-patch+yaml")
