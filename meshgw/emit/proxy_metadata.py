@@ -36,7 +36,7 @@ def pod_metadata(plan: ProxyPlan, annotations: Mapping[str, str]) -> dict[str, A
     """Return the metadata of the pods, with some annotations that are the pods' own."""
     template = plan.parameters.pod_template
     own_labels, own_annotations = (template.labels, template.annotations) if template is not None else ({}, {})
-    labels = {**own_labels, **plan.labels, **common_labels(plan), **_POD_LABELS}
+    labels = {**own_labels, **plan.labels, **common_labels(plan), **_POD_LABELS, **_unbound(plan)}
     scraping = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(names.METRICS_PORT),
@@ -68,11 +68,12 @@ _POD_LABELS: Final = {names.LABEL_DATAPLANE_MODE: "none", names.LABEL_INJECT: "f
 
 
 def _fixed_labels(kind: str, plan: ProxyPlan) -> dict[str, str]:
-    labels = common_labels(plan)
-    if kind == "Service" and plan.role is Role.WAYPOINT:
-        # In a namespace behind this waypoint, its own Service would be behind it too.
-        labels[names.LABEL_USE_WAYPOINT] = "none"
-    return labels
+    return {**common_labels(plan), **(_unbound(plan) if kind == "Service" else {})}
+
+
+def _unbound(plan: ProxyPlan) -> dict[str, str]:
+    """Return what keeps a waypoint in a namespace behind it from being behind itself."""
+    return {names.LABEL_USE_WAYPOINT: "none"} if plan.role is Role.WAYPOINT else {}
 
 
 def _fixed_annotations(plan: ProxyPlan) -> dict[str, str]:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
+from meshgw.emit.proxy_config import CONFIG_FOLDER, TOKEN_FOLDER
 from meshgw.emit.proxy_listeners import METRICS_PATH, READY_PATH, StatusListeners
 from meshgw.emit.proxy_xds import XdsCredentials, secret_files
 from tests.rig.addresses import free_port
@@ -20,6 +21,7 @@ from tests.rig.certs import CertificateAuthority, authority, bundle
 from tests.rig.discovery import Discovery
 from tests.rig.envoy import run_files, validate
 from tests.rig.waiting import eventually
+from tests.unit.emit.deployed import deploy_with
 
 NAME = "localhost"
 DRAIN = "/drain/0123"
@@ -104,6 +106,25 @@ def proxy(tmp_path: Path, server: Discovery, loopback: str, ca: CertificateAutho
 async def test_envoy_takes_the_bootstrap(proxy: Proxy) -> None:
     node = {"node": {"id": "default/web/pod", "cluster": "web"}}
     verdict = await validate({**proxy.bootstrap, **node})
+    assert verdict, verdict.error
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{}",
+        "{service: {ipFamilies: [IPv6]}}",
+        "{envoy: {drainSeconds: 0, allStats: true, maxConnections: 10}}",
+    ],
+)
+async def test_envoy_takes_the_config_map_of_a_gateway(spec: str, tmp_path: Path, ca: CertificateAuthority) -> None:
+    data = deploy_with(spec, xds_roots=ca.root.decode()).objects()["ConfigMap"]["data"]
+    for name, text in data.items():
+        moved = text.replace(CONFIG_FOLDER, str(tmp_path)).replace(TOKEN_FOLDER, str(tmp_path))
+        (tmp_path / name).write_text(moved)
+    (tmp_path / "token").write_text("token")
+    node = {"node": {"id": "default/gw/pod", "cluster": "gw"}}
+    verdict = await validate({**json.loads((tmp_path / "envoy.json").read_text()), **node})
     assert verdict, verdict.error
 
 

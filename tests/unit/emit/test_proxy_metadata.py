@@ -40,10 +40,11 @@ def test_no_other_proxy_comes_between_and_istiod_does_not_take_the_pods_for_its_
     assert "gateway.istio.io/managed" not in labels
 
 
-def test_the_service_of_a_waypoint_is_behind_no_waypoint() -> None:
+def test_a_waypoint_is_behind_no_waypoint() -> None:
     world = deploy(waypoint(own=True), parameters("{service: {labels: {istio.io/use-waypoint: other}}}"))
     metadata = world.objects()["Service"]["metadata"]
     assert metadata["labels"]["istio.io/use-waypoint"] == "none"
+    assert world.pod()["metadata"]["labels"]["istio.io/use-waypoint"] == "none"
     assert metadata["annotations"]["networking.istio.io/traffic-distribution"] == "PreferClose"
     assert "istio.io/use-waypoint" not in deploy(gateway()).objects()["Service"]["metadata"]["labels"]
 
