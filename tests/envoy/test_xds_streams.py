@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from envoy.config.route.v3 import route_pb2
 
+from meshgw.cluster.roots import Plan, issue, renew, trust_of
 from meshgw.emit.resource import ROUTE_CONFIGURATION, Resource
 from meshgw.emit.tables import RESOURCES
 from tests.envoy.gateway import OFFSET, evaluate, gateway, route, service, to
@@ -24,6 +26,7 @@ from tests.rig.clients import HttpClient, Target
 from tests.rig.envoy import RunningEnvoy
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
+from tests.unit.xds.peers import NAME
 from tests.unit.xds.playbook import edit
 
 AGE = 2.0
@@ -119,6 +122,35 @@ async def test_an_envoy_does_not_take_configuration_from_whom_it_does_not_trust(
             await eventually(lambda: refuses(envoy), what="a handshake the proxy refuses", within=20)
             assert not await envoy.admin.ready()
         assert site.peers == []
+
+
+async def test_an_envoy_follows_the_server_from_one_root_to_the_next(site: XdsSite, loopback: str) -> None:
+    """By the bundle of both, as the server's own CA has them; and each root alone vouches for its own only."""
+    now = datetime.now(UTC)
+    plan = Plan(root=timedelta(days=10), overlap=timedelta(hours=1))
+    both = renew(renew((), now - timedelta(days=6), plan), now - timedelta(minutes=90), plan)
+    old, new = ([root] for root in both)
+    site.show(issue(both, [NAME], now - timedelta(minutes=45), plan))
+    async with site.run(age=AGE):
+        site.publish(configuration(loopback, (loopback, 1)))
+        async with (
+            site.envoy(roots=trust_of(both), pod="both"),
+            site.envoy(roots=trust_of(old), pod="old") as only_old,
+            site.envoy(roots=trust_of(new), pod="new", wait=False) as only_new,
+        ):
+            await eventually(lambda: refuses(only_new), what="the old certificate is refused", within=20)
+            site.show(issue(both, [NAME], now, plan))  # the new root signs
+            known = len(site.peers)
+
+            def reconnected() -> bool:
+                return {"both", "new"} <= {peer.account.pod for peer in site.peers[known:] if peer.account}
+
+            await eventually(reconnected, what="streams by the new certificate", within=30)
+            await eventually(only_new.admin.ready, within=10)
+            await eventually(lambda: refuses(only_old), what="the new certificate is refused", within=20)
+            connected = {state.node_id for state in site.states.values() if state.connected}
+            assert f"{GROUP}/old" not in connected
+            assert await only_old.admin.ready()  # it serves on with what it has
 
 
 PROXIES, CHANGES = 20, 100

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from meshgw.api.meta import Key
 from meshgw.cluster.authenticate import authorize_owners
+from meshgw.cluster.roots import Served
 from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.emit.proxy_xds import XdsCredentials, secret_files
 from meshgw.emit.resource import Resource
@@ -61,12 +62,16 @@ class XdsSite:
         """Have a new certificate."""
         self.leaf = self._ca.issue(NAME)
 
+    def show(self, served: Served) -> None:
+        """Have this certificate."""
+        self.leaf = Leaf(served.chain, served.key.reveal(), served.trust)
+
     @contextlib.asynccontextmanager
     async def run(self, **limits: Any) -> AsyncIterator[XdsSite]:
         """Serve until the block ends."""
         async with serving(
             listen="0.0.0.0:0",
-            credentials=tls_credentials(self._show),
+            credentials=tls_credentials(self._present),
             authenticate=self._authenticate,
             authorize=authorize_owners(lambda _namespace, name: GATEWAY if name == ACCOUNT else None),
             limits=Limits(**limits),
@@ -119,7 +124,7 @@ class XdsSite:
         async with run_static(build_bootstrap(bootstrap), **options) as running:
             yield running
 
-    def _show(self) -> tuple[bytes, bytes]:
+    def _present(self) -> tuple[bytes, bytes]:
         self.shown.append(self.leaf.serial)
         return self.leaf.key, self.leaf.chain
 
