@@ -34,7 +34,7 @@ class Cluster(Access, ABC):
         """Return what to dial here to reach a TCP port of a pod, a Service or a load balancer."""
 
     @abstractmethod
-    def provide(self, image: str) -> None:
+    def provide(self, name: str) -> None:
         """Have an image of `tests.cluster.images.RECIPES` in the cluster."""
 
     def resolve(self, name: str) -> str:

@@ -119,11 +119,11 @@ class LocalCluster(Cluster):
         with archive.open("rb") as content:
             self._import(content)
 
-    def provide(self, image: str) -> None:
+    def provide(self, name: str) -> None:
         """Have an image of `tests.cluster.images.RECIPES` in the cluster."""
-        if image not in self._images:
-            self._images[image] = self._importers.submit(self._import_named, image)
-        self._images[image].result()
+        if name not in self._images:
+            self._images[name] = self._importers.submit(self._import_named, name)
+        self._images[name].result()
 
     def reach(self, address: str, port: int) -> tuple[str, int]:
         """Return the address itself: all of the cluster's are routed to it."""
@@ -134,7 +134,7 @@ class LocalCluster(Cluster):
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root on the node: in all the cluster's namespaces, with its KUBECONFIG."""
         return subprocess.run(
-            [*self._enter(), *command],
+            self.command(command),
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -142,6 +142,10 @@ class LocalCluster(Cluster):
             timeout=within,
             check=check,
         )
+
+    def command(self, command: Sequence[str | Path]) -> list[str]:
+        """Return what, run as root on this machine, runs a command in all the cluster's namespaces."""
+        return [*self._enter(), *map(str, command)]
 
     def programs(self) -> dict[str, int]:
         """Return the node's programs that run, with their process ids inside the cluster."""

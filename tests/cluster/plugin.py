@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster import local
+from tests.cluster import existing, local
 from tests.cluster.apiserver import ApiServer, run_apiserver
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import RECIPES, image
@@ -19,7 +19,7 @@ from tests.cluster.programs import ProgramsError, build
 REQUIRED = "MESHGW_REQUIRE_CLUSTER"
 """Set where a machine must be able to run these tests: what would be skipped fails."""
 
-PROVIDERS = ("local",)
+PROVIDERS = ("local", "existing")
 
 _APISERVER_FIXTURES = {"apiserver", "start_apiserver"}
 _CLUSTER_FIXTURES = {"cluster", "istiod", "start_cluster"}
@@ -96,9 +96,13 @@ def start_apiserver(_programs: None) -> Iterator[Callable[..., ApiServer]]:
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Cluster]:
     """The run's cluster, with the CRDs of the Gateway API and Istio, and images of Envoy and echo. Use own names."""
-    if cause := _why_no_cluster(request.config.option.cluster):
+    chosen = request.config.option.cluster
+    if cause := _why_no_cluster(chosen):
         _unavailable(cause)
-    with local.run_local_cluster() as started:
+    provider = local.run_local_cluster() if chosen == "local" else existing.use_existing_cluster()
+    with provider as started:
+        for name in local.IMAGES:
+            started.provide(name)
         started.install_gateway_api()
         started.install_istio()
         yield started
@@ -122,7 +126,7 @@ def start_cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[C
 
 
 def _why_no_cluster(provider: str) -> str | None:
-    return local.why_not() if provider == "local" else None
+    return {"local": local.why_not, "existing": existing.why_not}[provider]()
 
 
 def _unavailable(cause: str) -> None:

@@ -148,12 +148,13 @@ def _build(program: Program, home: Path, tell: Notify) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert process.stderr is not None
-        try:
-            said = _follow(process.stderr, program.name, tell)
-            code = process.wait()
-        finally:
-            process.kill()
+        with process:
+            assert process.stderr is not None
+            try:
+                said = _follow(process.stderr, program.name, tell)
+                code = process.wait()
+            finally:
+                process.kill()
         if code:
             raise ProgramsError(
                 f"go build of {program.name} failed; see that the module proxy (`go env GOPROXY`) can be reached, "
