@@ -8,8 +8,11 @@ import click
 
 VERBS = {
     "run": "Serve gateways from a folder of YAML with local Envoys.",
+    "controller": "Serve the Gateways of a Kubernetes cluster.",
     "demo": "Show an ambient mesh on this machine: waypoint, identities, traffic.",
     "translate": "Print what YAML becomes: resolved values, xDS, statuses, or a static Envoy.",
+    "check": "Check an installation in a cluster, with remedies.",
+    "proxy": "The proxies of a cluster, and what they run.",
     "analyze": "Report what is wrong with YAML, with codes and remedies.",
     "help": "Explain a finding code (meshgw help MG1001) or a command.",
     "version": "Print the versions of meshgw and of what it drives.",

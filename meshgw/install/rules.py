@@ -137,7 +137,7 @@ def _needed(reach: Reach, kinds: tuple[Kind, ...]) -> Iterable[_Need]:
             yield "", "secrets", ("get", "update"), XDS_SECRETS
             yield "coordination.k8s.io", "leases", ("get", "create", "patch"), ()
         case Reach.MESH:
-            yield "", "configmaps", _READ, ("istio",)
+            yield "", "configmaps", _READ, ()
 
 
 def _of_kinds(kinds: Iterable[Kind]) -> Iterable[_Need]:

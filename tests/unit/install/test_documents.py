@@ -7,7 +7,7 @@ from typing import Any
 from meshgw import names
 from meshgw.api.registry import KINDS
 from meshgw.install.documents import class_documents, role_documents
-from meshgw.install.rules import Scope
+from meshgw.install.rules import XDS_SECRETS, Scope
 from meshgw.resolve.classes import WELL_KNOWN, parse_role, parse_waypoint_for
 
 
@@ -44,11 +44,9 @@ def test_with_namespaces_only_cluster_scoped_objects_are_bound_everywhere() -> N
 
 def test_a_rule_about_named_objects_says_so() -> None:
     documents = role_documents(Scope(namespaces=("a",)), KINDS)
-    (role,) = (
-        document for document in documents if document["metadata"]["name"] == "meshgw-mesh" and "rules" in document
-    )
-    assert role["metadata"]["namespace"] == "istio-system"
-    assert [rule["resourceNames"] for rule in role["rules"]] == [["istio"]]
+    (role,) = (found for found in documents if found["metadata"]["name"] == "meshgw-home" and "rules" in found)
+    assert role["metadata"]["namespace"] == "meshgw-system"
+    assert [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule] == [list(XDS_SECRETS)]
 
 
 def test_classes_are_the_well_known_ones_with_their_roles() -> None:

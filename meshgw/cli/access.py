@@ -1,0 +1,50 @@
+"""What verbs that talk to a cluster have in common: flags, and exit code 3 when it cannot be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from meshgw.kube.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+EXIT_UNREACHABLE = 3
+
+
+def cluster_options(function: F) -> F:
+    """Add `--kubeconfig`, `--context` and `--system-namespace`."""
+    for option in (
+        click.option(
+            "--system-namespace",
+            metavar="NAME",
+            default="meshgw-system",
+            show_default=True,
+            help="Where the controller is installed.",
+        ),
+        click.option("--context", metavar="NAME", default="", help="Context of the kubeconfig (default: current)."),
+        click.option("--kubeconfig", metavar="PATH", default="", help="Default: $KUBECONFIG, then ~/.kube/config."),
+    ):
+        function = option(function)
+    return function
+
+
+def ask(kubeconfig: str, context: str, question: Callable[[Client], Awaitable[T]]) -> T:
+    """Return the answer of a cluster; ends the program with one line and code 3 if it cannot be reached or refuses."""
+    import asyncio  # noqa: PLC0415 - slow to import
+
+    from meshgw.kube.client import AccessError, ApiError, KubeSettings, UnreachableError, connect  # noqa: PLC0415 - slow
+
+    async def run() -> T:
+        async with connect(KubeSettings(kubeconfig=kubeconfig, context=context)) as client:
+            return await question(client)
+
+    try:
+        return asyncio.run(run())
+    except (AccessError, ApiError, UnreachableError) as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(EXIT_UNREACHABLE) from None

@@ -1,0 +1,97 @@
+"""`meshgw proxy`: the proxies of a cluster, and what they run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meshgw.cli.access import EXIT_UNREACHABLE, ask, cluster_options
+from meshgw.cli.main import EXIT_FINDINGS
+from meshgw.cli.output import output_option, write_json, write_table, write_yaml
+
+if TYPE_CHECKING:
+    from meshgw.diagnose.proxy_config import Sheet
+    from meshgw.kube.client import Client
+
+SECTIONS = ("listeners", "routes", "clusters", "endpoints", "secrets")
+
+
+@click.group("proxy", help="The proxies of a cluster, and what they run.")
+def command() -> None:
+    """Gather the verbs about proxies."""
+
+
+@command.command("list", help="List the connected proxies of all replicas. Exit code 1 when one refused something.")
+@cluster_options
+@output_option()
+def list_(*, kubeconfig: str, context: str, system_namespace: str, output: str) -> None:
+    """Print the proxies that the replicas see."""
+    from meshgw.cluster.proxies import REFUSED, collect, render  # noqa: PLC0415 - slow to import
+
+    found = ask(kubeconfig, context, lambda client: collect(client, system_namespace))
+    _write(render(found), output, nothing=f"no controller runs in {system_namespace}" if not found else "no proxies")
+    states = (share.state for proxies in found.values() for proxy in proxies for share in proxy.services.values())
+    if REFUSED in states:
+        raise SystemExit(EXIT_FINDINGS)
+
+
+@command.command(
+    "config", help="Show what a proxy's Envoy runs, and the object each row comes from. Keys are never shown."
+)
+@click.argument("pod")
+@click.argument("section", type=click.Choice(SECTIONS))
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the pod.")
+@cluster_options
+@output_option()
+def config(
+    *, pod: str, section: str, namespace: str, kubeconfig: str, context: str, system_namespace: str, output: str
+) -> None:
+    """Print one table of a proxy's configuration."""
+    del system_namespace
+    dump = ask(kubeconfig, context, lambda client: _dump(client, namespace, pod))
+    _write(_sheet(dump, section), output, nothing=f"no {section}")
+
+
+async def _dump(client: Client, namespace: str, pod: str) -> dict[str, Any]:
+    """Return the pod's config dump; ends the program if what answers is no Envoy."""
+    import msgspec  # noqa: PLC0415 - only when asked for
+
+    from meshgw.api.meta import Key  # noqa: PLC0415 - slow to import
+    from meshgw.kube.forward import get_from_pod  # noqa: PLC0415 - slow to import
+    from meshgw.names import ADMIN_PORT  # noqa: PLC0415 - only when asked for
+
+    status, body = await get_from_pod(client, Key(namespace, pod), ADMIN_PORT, "/config_dump?include_eds")
+    try:
+        if status == 200:
+            return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        pass
+    click.echo(f"error: {namespace}/{pod} gives no configuration: is it a proxy of a Gateway?", err=True)
+    raise SystemExit(EXIT_UNREACHABLE)
+
+
+def _sheet(dump: dict[str, Any], section: str) -> Sheet:
+    from meshgw.diagnose import proxy_config  # noqa: PLC0415 - slow to import
+
+    if section == "secrets":
+        return proxy_config.list_secrets(dump, datetime.now(UTC))
+    tables = {
+        "listeners": proxy_config.list_listeners,
+        "routes": proxy_config.list_routes,
+        "clusters": proxy_config.list_clusters,
+        "endpoints": proxy_config.list_endpoints,
+    }
+    return tables[section](dump)
+
+
+def _write(sheet: Sheet, output: str, *, nothing: str) -> None:
+    if output == "json":
+        write_json(sheet.documents())
+    elif output == "yaml":
+        write_yaml(sheet.documents())
+    elif sheet.rows:
+        write_table(sheet.columns, sheet.rows)
+    else:
+        click.echo(nothing)
