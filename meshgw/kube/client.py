@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -11,6 +13,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import msgspec
 
@@ -47,6 +50,8 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _DIAL: Final = 10.0
 _MAX_LINE: Final = 64 << 20
 _MAX_MESSAGE: Final = 1000
+_FAREWELL: Final = 100
+_DELETE_OPTIONS: Final = b'{"apiVersion":"v1","kind":"DeleteOptions"}'
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -172,7 +177,9 @@ class Client:
 
         guarded = None
         guard = GUARD.get()
-        if body is not None and guard is not None:
+        if guard is not None and method == "DELETE" and body is None:
+            body = _DELETE_OPTIONS  # something to be guarded
+        if guard is not None and body is not None:
             from meshgw.kube.guarded import GuardedBody  # noqa: PLC0415 - it needs the library too
 
             guarded = GuardedBody(body, guard)
@@ -253,10 +260,32 @@ async def connect(
 
     entry = Entry(settings or KubeSettings(), environ=environ)
     await entry.access()
+    sockets: WeakSet[socket.socket] = WeakSet()
+
+    def make(address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        sockets.add(made)
+        return made
+
     # Every watch holds a connection; the number of requests in flight is the callers' business.
-    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, socket_factory=make)
     agent = f"meshgw/{__version__}"
     async with aiohttp.ClientSession(
         connector=connector, headers={"User-Agent": agent}, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        yield Client(entry, session)
+        try:
+            yield Client(entry, session)
+        finally:
+            await _close(sockets)
+
+
+async def _close(sockets: WeakSet[socket.socket]) -> None:
+    """Close connections without the farewells of TLS, for which a server that does not answer would have 30 s."""
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+    for _ in range(_FAREWELL):
+        if all(each.fileno() < 0 for each in sockets):
+            return
+        await asyncio.sleep(0)

@@ -88,6 +88,8 @@ class Reflector:
         self.namespace: Final = namespace
         self.synced: Final = asyncio.Event()
         self.problem: Finding | None = None
+        self.failure = ""
+        """Why the API server was not reached at the last try, empty if it was."""
         self.lists = 0
         """How many lists were completed: one, and one for every gap."""
         self._client = client
@@ -127,7 +129,9 @@ class Reflector:
                 # Who ignores the wish for a streaming list never ends it.
                 self._streams = self._streams and bool(self._position)
             except (UnreachableError, AccessError) as error:
-                self._log.info("the API server is not reached", error=str(error))
+                if not self._backoff.failures:
+                    self._log.info("the API server is not reached", error=str(error))
+                self.failure = str(error)
                 await self._clock.sleep(self._backoff.next())
 
     def drop(self) -> None:
@@ -157,20 +161,16 @@ class Reflector:
             # It takes the API server a moment to serve what was defined.
             if self._backoff.failures > _PATIENCE:
                 self._complain(NOT_SERVED, f"none of the versions {', '.join(self.kind.versions)} is served")
-                self._do_without()
+                if self.kind.optional and not self.kind.strict:
+                    self.synced.set()
         elif not self.kind.optional or (self._outlives and len(self._rows)):
             self._complain(NOT_SERVED, "the kind is not installed")
         else:
+            self.drop()
             self._clear()
-            self._do_without()
+            self.synced.set()
         if await self._catalog.wait(self.kind, self._backoff.next()):
             self._backoff.reset()
-
-    def _do_without(self) -> None:
-        """Take a kind that is not served for one without objects, where that is allowed."""
-        if self.kind.optional and not (self._outlives and len(self._rows)) and not (self.kind.strict and self.problem):
-            self.drop()
-            self.synced.set()
 
     def _refused(self, error: ApiError) -> float:
         """Take a refusal; return the seconds to wait."""
@@ -351,6 +351,7 @@ class Reflector:
 
     def _settle(self) -> None:
         """Note that the API server answers as it should."""
+        self.failure = ""
         if not self._leaving:
             self._clear()
 

@@ -13,8 +13,10 @@ from meshgw.api.meta import Key, Resource
 from meshgw.api.registry import REGISTRY, Kind
 from meshgw.kube.client import MERGE_PATCH, Client, path_of
 from meshgw.kube.clock import SystemClock
+from meshgw.kube.paths import crd_name, resource_path
 from meshgw.kube.reflector import Reflector
 from meshgw.kube.seen import Seen
+from tests.cluster.crds import Definition
 from tests.rig.waiting import eventually
 
 ROUTE: Final = {
@@ -26,6 +28,29 @@ def kind_of(name: str) -> Kind:
     kind = REGISTRY.by_name(name)
     assert kind is not None
     return kind
+
+
+def definition(kind: Kind) -> Definition:
+    """A CustomResourceDefinition without a schema: the API server takes anything, and has it at once."""
+    names = {"plural": kind.plural, "kind": kind.name, "singular": kind.name.lower(), "listKind": f"{kind.name}List"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": kind.versions[0], "served": True, "storage": True, "schema": schema}
+    document = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": crd_name(kind),
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"},
+        },
+        "spec": {
+            "group": kind.group,
+            "names": names,
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
+            "versions": [version],
+        },
+    }
+    path = resource_path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=crd_name(kind))
+    return Definition(path, msgspec.json.encode(document))
 
 
 class Hasty(SystemClock):

@@ -102,14 +102,24 @@ async def test_write_that_was_allowed_is_not_sent_too_late(client: Client, space
             clock.ahead += stopped
             await author.config_maps(name)
 
+    async def remove(name: str, stopped: float) -> None:
+        async with leader.hold():
+            clock.ahead += stopped
+            await author.delete("ConfigMap", name)
+
     async with running(leader):
         await eventually(lambda: leader.is_leader)
         await write("timely", 0)
         with pytest.raises(NotLeaderError, match="too long ago"):
             await write("late", 1.01)
+        await eventually(lambda: leader.is_leader)
+        with pytest.raises(NotLeaderError, match="too long ago"):
+            await remove("timely", 1.01)
         await author.config_maps("unguarded")
+        await eventually(lambda: leader.is_leader)
+        await remove("unguarded", 0)
     async with following(client, "ConfigMap", namespace=space) as (_, record):
-        assert record.names() == {"timely", "unguarded"}
+        assert record.names() == {"timely"}
 
 
 async def test_leader_that_cannot_renew_stops_its_write(client: Client, space: str) -> None:

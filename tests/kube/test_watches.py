@@ -7,20 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
+from meshgw.api.meta import Key
 from meshgw.kube.client import Client, KubeSettings, connect
 from meshgw.kube.discovery import Catalog, Presence
+from meshgw.kube.paths import crd_name
 from meshgw.kube.reflector import NOT_SERVED
 from meshgw.kube.watches import WatchSet
-from tests.cluster import crds
 from tests.cluster.apiserver import ApiServer
-from tests.kube.following import ROUTE, Author, Hasty, Record, kind_of, running
+from tests.kube.following import ROUTE, Author, Hasty, Record, definition, kind_of, running
 from tests.rig.waiting import eventually
 
-DEFINITIONS = {
-    "grpcroutes.gateway.networking.k8s.io",
-    "httproutes.gateway.networking.k8s.io",
-    "authorizationpolicies.security.istio.io",
-}
+DEFINED = ("GRPCRoute", "HTTPRoute", "AuthorizationPolicy")
 GRPC = {"spec": {"hostnames": ["a.example"]}}
 POLICY = {"spec": {"action": "DENY", "rules": [{}]}}
 
@@ -124,6 +121,20 @@ async def test_kinds_that_come_and_go(start_apiserver: Callable[..., ApiServer])
             await author.delete("AuthorizationPolicy", "other")
             await record.has("grpc")
 
+            # One that cannot be read denies, until it can be.
+            await author.create("AuthorizationPolicy", "broken", spec={"action": 7})
+            await record.has("grpc", "broken")
+            place = "AuthorizationPolicy", Key("default", "broken")
+            assert "spec.action" in str(record.problems[place])
+            assert "cannot be read" in str(record.objects[place])
+            await author.patch("AuthorizationPolicy", "broken", spec={"action": "DENY"})
+            await record.becomes(lambda: "cannot be read" not in str(record.objects[place]))
+            assert record.problems == {}
+            good = record.objects[place]
+            await author.patch("AuthorizationPolicy", "broken", spec={"action": 7})
+            await record.becomes(lambda: record.problems)
+            assert record.objects[place] is good
+
 
 def _broken(watches: WatchSet) -> set[str]:
     assert {problem.code for problem in watches.problems} <= {NOT_SERVED}
@@ -131,9 +142,8 @@ def _broken(watches: WatchSet) -> set[str]:
 
 
 def _install_definitions(server: ApiServer) -> None:
-    found = (*crds.gateway_api(), *crds.istio())
-    server._install([each for each in found if each.path.rpartition("/")[2] in DEFINITIONS])
+    server._install([definition(kind_of(name)) for name in DEFINED])
 
 
 def _remove_definitions(server: ApiServer) -> None:
-    server.kubectl("delete", "crd", *sorted(DEFINITIONS))
+    server.kubectl("delete", "crd", *[crd_name(kind_of(name)) for name in DEFINED])
