@@ -88,6 +88,8 @@ FEATURES = (
     "UDPRoute",
 )
 """Gateway API features that hold true of this controller, sorted."""
+FEATURES_OF_DEPLOYING = ("GatewayInfrastructurePropagation",)
+"""Those that hold true only where proxies are Kubernetes objects."""
 
 Stated = GatewayClass | Gateway | ListenerSetResult | BackendTlsResult | RouteStatus | PolicyStatus
 """Rows that have, or are, the status of an object."""
@@ -98,7 +100,7 @@ _ANCESTORS = 16  # GEP-713: the API allows no more entries
 def assemble_status(view: View, _table: str, key: Any, row: Stated) -> Iterable[tuple[ObjectRef, Status]]:
     """Return the status of one object from its resolved row."""
     if isinstance(row, GatewayClass):
-        yield ObjectRef("GatewayClass", "", key), _class_status(row)
+        yield ObjectRef("GatewayClass", "", key), _class_status(view, row)
     elif isinstance(row, Gateway):
         yield ObjectRef("Gateway", *key), _gateway_status(view, row)
     elif isinstance(row, ListenerSetResult):
@@ -137,8 +139,9 @@ def _controller(view: View) -> str:
     return read_settings(view).controller_name
 
 
-def _class_status(row: GatewayClass) -> ClassStatus:
-    return ClassStatus(conditions=row.conditions, supported_features=FEATURES)
+def _class_status(view: View, row: GatewayClass) -> ClassStatus:
+    features = (*FEATURES, *FEATURES_OF_DEPLOYING) if read_settings(view).deploys else FEATURES
+    return ClassStatus(conditions=row.conditions, supported_features=tuple(sorted(features)))
 
 
 def _gateway_status(view: View, row: Gateway) -> GatewayStatus:

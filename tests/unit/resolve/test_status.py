@@ -16,6 +16,7 @@ from meshgw.resolve import tables as t
 from meshgw.resolve.conditions import holds
 from meshgw.resolve.status import FEATURES, policy_status
 from meshgw.standalone.facts import read_text
+from tests.unit.emit.deployed import deploy
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -126,6 +127,15 @@ def test_a_class_lists_its_features_in_order() -> None:
     found = status(build(gateway(HTTP)), "GatewayClass", "meshgw", "")
     assert [feature["name"] for feature in found["supportedFeatures"]] == sorted(FEATURES)
     assert len(found["supportedFeatures"]) <= 64
+
+
+def test_infrastructure_is_propagated_where_there_is_some() -> None:
+    found = [
+        {*deploy(deploys=deploys).graph.rows(t.STATUSES)[ObjectRef("GatewayClass", "", "meshgw")].supported_features}
+        for deploys in (True, False)
+    ]
+    assert found[0] - found[1] == {"GatewayInfrastructurePropagation"}
+    assert found[1] - found[0] == set()
 
 
 def test_a_policy_names_us_for_each_of_its_first_sixteen_ancestors() -> None:
