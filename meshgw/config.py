@@ -92,6 +92,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A Secret in the own namespace in which others keep the server's certificate; "" is a CA of our own."""
     health_listen: str = "0.0.0.0:8081"
     metrics_listen: str = "0.0.0.0:9090"
+    proxies_listen: str = "127.0.0.1:8082"
+    """Where this replica tells of its proxies: to who may forward ports of its pod, and to nobody else."""
     leader_election: bool = True
     lease_name: str = "meshgw"
     shutdown_delay: float = 5.0

@@ -50,6 +50,13 @@ def _split(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option(
     "--health-listen", default="0.0.0.0:8081", show_default=True, metavar="HOST:PORT", help="For the kubelet."
 )
+@click.option(
+    "--proxies-listen",
+    default="127.0.0.1:8082",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="For `meshgw proxy list`, by port forwarding.",
+)
 @click.option("--shutdown-delay", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds to serve on.")
 @click.option("--full-rebuild", is_flag=True, help="Recompute everything at each change (slow; for incidents).")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
@@ -60,7 +67,7 @@ def command(*, log_level: str, log_format: str, **options: Any) -> None:
 
     if options["namespaces"] and options["namespace_selector"]:
         raise click.UsageError("--namespaces and --namespace-selector exclude each other")
-    for flag in ("xds_listen", "metrics_listen", "health_listen", "xds_address"):
+    for flag in ("xds_listen", "metrics_listen", "health_listen", "proxies_listen", "xds_address"):
         _check_address(flag, options[flag])
     configure(level=log_level, form=log_format)
     _serve(options)
@@ -129,6 +136,7 @@ def _settings(options: dict[str, Any]) -> Any:
         xds_secret=options["xds_secret"],
         health_listen=options["health_listen"],
         metrics_listen=options["metrics_listen"],
+        proxies_listen=options["proxies_listen"],
         leader_election=not options["no_leader_election"],
         lease_name=options["lease_name"],
         shutdown_delay=options["shutdown_delay"],

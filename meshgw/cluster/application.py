@@ -18,6 +18,7 @@ from meshgw.cluster.mesh import Mesh, TrustDomains
 from meshgw.cluster.observations import Observations
 from meshgw.cluster.parts import make_certificates, make_elector, make_settings
 from meshgw.cluster.places import ServicePlacing
+from meshgw.cluster.proxies import serve_proxies
 from meshgw.cluster.scope import Scope
 from meshgw.cluster.serving import ServingCertificate
 from meshgw.cluster.workloads import Workloads
@@ -117,6 +118,7 @@ class Application:
         async with (
             serve_health(settings.health_listen, self.missing),
             serve_metrics(settings.metrics_listen, self.metrics),
+            serve_proxies(self._proxies, time.monotonic, listen=settings.proxies_listen),
             asyncio.TaskGroup() as tasks,
         ):
             background = [
@@ -157,6 +159,10 @@ class Application:
         if self.mesh is not None:
             await self.mesh.known.wait()
         await self.observations.settle(self._settings)
+
+    def _proxies(self) -> tuple[ProxyState, ...]:
+        """Return the connected proxies."""
+        return self.server.proxies() if self.server is not None else ()
 
     async def _serve(self, tasks: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         self.server = AdsServer(

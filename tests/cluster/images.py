@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from meshgw.standalone.envoy import cache_directory, find_envoy
 from meshgw.standalone.wheels import ENVOY_VERSION
-from tests.cluster import archive
+from tests.cluster import archive, controller_image
 from tests.cluster.archive import Config, Layer
 from tests.cluster.programs import executable
 
@@ -50,7 +50,16 @@ def image(name: str) -> Path:
                 with tempfile.TemporaryDirectory(dir=root, prefix=".pack-") as scratch:
                     archive.write_archive(Path(scratch) / "image.tar", name, [layer], recipe.config)
                     (Path(scratch) / "image.tar").rename(path)
+                _forget_older(path)
     return path
+
+
+def _forget_older(path: Path) -> None:
+    """Delete former archives of the same image but the latest two, which another run may be reading."""
+    former = path.name.rpartition("-")[0]
+    others = [other for other in path.parent.glob(f"{former}-*.tar") if other != path]
+    for other in sorted(others, key=lambda other: other.stat().st_mtime)[:-2]:
+        other.unlink(missing_ok=True)
 
 
 def add_program(layer: Layer, program: Path, target: str) -> None:
@@ -107,4 +116,5 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         _binaries(pilot_discovery="/usr/local/bin/pilot-discovery"),
         Config(["/usr/local/bin/pilot-discovery"], user="1337:1337"),
     ),
+    controller_image.NAME: Recipe((), controller_image.layer, controller_image.CONFIG),
 }

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from meshgw.cli.controller import command
+from meshgw.cluster.serving import GIVEN_SECRET
 from meshgw.install.documents import class_documents, role_documents
 from meshgw.install.rules import Scope
 from meshgw.pipeline import list_kinds
@@ -186,6 +188,44 @@ def test_values_reach_the_deployment() -> None:
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert objects["Service", "meshgw-system", "meshgw"]["metadata"]["annotations"] == {"s": "t"}
     assert objects["ServiceAccount", "meshgw-system", "meshgw"]["metadata"]["annotations"] == {"u": "v"}
+
+
+def test_arguments_of_the_chart_are_those_of_the_command() -> None:
+    values = {
+        "proxyImage": "envoy:x",
+        "xdsCertificate": "given",
+        "namespaceSelector": "team=a,env!=test",
+        "istio": {
+            "namespace": "mesh",
+            "caAddress": "istiod.mesh.svc:15012",
+            "revision": "canary",
+            "clusterId": "east",
+            "trustDomain": "td.test",
+        },
+        "extraArgs": ["--log-level=debug"],
+    }
+    (container,) = helm("meshgw", values)["Deployment", "meshgw-system", "meshgw"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    verb, *arguments = container["args"]
+    context = command.make_context(verb, arguments)
+    found = {name: context.params[name] for name in ("proxy_image", "xds_secret", "namespace_selector", "revision")}
+    assert found == {
+        "proxy_image": "envoy:x",
+        "xds_secret": GIVEN_SECRET,
+        "namespace_selector": "team=a,env!=test",
+        "revision": "canary",
+    }
+    assert context.params["istiod_address"] == "istiod.mesh.svc:15012"
+    assert [context.params[name] for name in ("root_namespace", "cluster_id", "trust_domain")] == [
+        "mesh",
+        "east",
+        "td.test",
+    ]
+    (plain,) = helm("meshgw", {"namespaces": ["a", "b"]})["Deployment", "meshgw-system", "meshgw"]["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert command.make_context("controller", plain["args"][1:]).params["namespaces"] == ("a", "b")
 
 
 def test_the_charts_network_policy_is_the_components() -> None:
