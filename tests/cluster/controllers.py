@@ -59,6 +59,7 @@ class Controller:
             "--xds-listen": f"{self.host}:{self.xds}",
             "--xds-address": f"{self.host}:{self.xds}",
             "--health-listen": f"127.0.0.1:{self.health}",
+            "--proxies-listen": "127.0.0.1:0",
             "--metrics-listen": f"127.0.0.1:{self.metrics}",
             "--shutdown-delay": "0",
             "--log-format": "json",
@@ -77,7 +78,7 @@ class Controller:
                 stderr=log,
             )
 
-    async def ready(self, *, within: float = 30.0) -> None:
+    async def ready(self, *, within: float = 60.0) -> None:
         """Wait until it serves."""
         try:
             await eventually(self._is_ready, what="the controller is ready", within=within)
@@ -107,9 +108,11 @@ class Controller:
         if self.process.returncode is not None:
             raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.log()[-6000:]}")
         try:
-            return (await self.ask("/readyz", self.health))[0] == 200
+            status, text = await self.ask("/readyz", self.health)
         except httpcore.NetworkError:
             return False
+        assert status == 200, text
+        return True
 
 
 @contextlib.asynccontextmanager
