@@ -17,7 +17,6 @@ from cryptography import x509
 from meshgw.cluster.proxies import REFUSED, collect
 from meshgw.install.rules import NAME, Grant, Reach, Scope, grants, rules
 from meshgw.kube.client import ApiError, Client, UnreachableError, resource_path
-from meshgw.kube.discovery import BUILT_IN
 from meshgw.names import CONTROLLER_NAME
 from meshgw.pipeline import list_kinds
 
@@ -110,7 +109,7 @@ async def check_definitions(client: Client, _question: Question) -> Sequence[Che
     optional: list[str] = []
     older: list[str] = []
     for kind in list_kinds().kinds:
-        if kind.group in BUILT_IN:
+        if kind.group in _BUILT_IN:
             continue
         name = f"{kind.plural}.{kind.group}"
         found = await _get(client, resource_path(CRD, "customresourcedefinitions", name=name))
@@ -134,6 +133,8 @@ async def check_definitions(client: Client, _question: Question) -> Sequence[Che
 
 
 CRD: Final = "apiextensions.k8s.io/v1"
+_BUILT_IN: Final = frozenset({"", "discovery.k8s.io"})
+"""Groups of kinds that need no definition."""
 _INSTALL_DEFINITIONS: Final = "install the Gateway API (v1.6.1) and the chart meshgw-crds"
 
 
