@@ -18,9 +18,7 @@ from meshgw.kube.reading import parse
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
-BUILT_IN: Final = frozenset({"", "apiextensions.k8s.io", "coordination.k8s.io", "discovery.k8s.io"})
-"""Groups without definitions, which never leave."""
-
+_BUILT_IN: Final = frozenset({"apiextensions.k8s.io", "coordination.k8s.io", "discovery.k8s.io", "networking.k8s.io"})
 _TIMEOUT: Final = 10.0
 
 
@@ -39,6 +37,11 @@ DEFINITIONS: Final = Kind(
     partial=True,
 )
 """The kind of the definitions of kinds; changes of its objects are the hints of a `Catalog`."""
+
+
+def is_built_in(kind: Kind) -> bool:
+    """Whether a kind has no definition that could go: the groups of definitions have dots."""
+    return "." not in kind.group or kind.group in _BUILT_IN
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -93,14 +96,14 @@ class Catalog:
     async def is_leaving(self, kind: Kind) -> bool:
         """Whether the kind itself is being removed or gone, so that objects go without having been deleted."""
         state = await self._state(kind)
-        if state in {"absent", "hidden"} and kind.group not in BUILT_IN:
+        if state in {"absent", "hidden"} and not is_built_in(kind):
             _version, verbs = await self._served(kind)
             return "create" not in verbs
         return state == "leaving"
 
     async def _state(self, kind: Kind) -> str:
         """Return what becomes of the definition of a kind: it is here, leaving, absent, or hidden from us."""
-        if kind.group in BUILT_IN:
+        if is_built_in(kind):
             return "absent"
         path = resource_path(CRD_API, DEFINITIONS.plural, name=crd_name(kind))
         try:

@@ -22,7 +22,7 @@ from meshgw.api.scalars import printable
 from meshgw.ir.finding import Finding
 from meshgw.kube.client import JSON, Client
 from meshgw.kube.clock import Backoff, Clock, SystemClock
-from meshgw.kube.discovery import BUILT_IN, METADATA_LIST, METADATA_ONLY, Catalog
+from meshgw.kube.discovery import METADATA_LIST, METADATA_ONLY, Catalog, is_built_in
 from meshgw.kube.errors import AccessError, ApiError, IdleError, UnreachableError
 from meshgw.kube.paths import crd_name, path_of
 from meshgw.kube.reading import Event, Outline, Reader
@@ -106,7 +106,7 @@ class Reflector:
         self._rows = Rows()
         self._backoff = Backoff(self._clock)
         self._log = _log.bind(kind=kind.name, namespace=namespace)
-        self._outlives = kind.group not in BUILT_IN and (kind.strict or not kind.optional)
+        self._outlives = not is_built_in(kind) and (kind.strict or not kind.optional)
         self._streams = True
         self._leaving = False
         self._version = ""
@@ -358,8 +358,10 @@ class Reflector:
     def _complain(self, code: str, message: str) -> None:
         where = f" in namespace {self.namespace}" if self.namespace else ""
         kept = f"; the {len(self._rows)} last seen stay in force" if len(self._rows) else ""
-        name = crd_name(self.kind) if self.kind.group else self.kind.plural
-        ref = ObjectRef("CustomResourceDefinition" if self.kind.group not in BUILT_IN else "Kind", "", name)
+        if is_built_in(self.kind):
+            ref = ObjectRef("Kind", "", self.kind.name)
+        else:
+            ref = ObjectRef("CustomResourceDefinition", "", crd_name(self.kind))
         self._set(Finding(code=code, object=ref, message=printable(message + where + kept)))
 
     def _clear(self) -> None:

@@ -10,7 +10,7 @@ from meshgw.api.registry import Kind
 from meshgw.ir.finding import Finding
 from meshgw.kube.client import Client
 from meshgw.kube.clock import Clock
-from meshgw.kube.discovery import DEFINITIONS, Catalog
+from meshgw.kube.discovery import DEFINITIONS, Catalog, is_built_in
 from meshgw.kube.reflector import Reflector
 from meshgw.kube.seen import Seen, Sink
 
@@ -35,6 +35,7 @@ class WatchSet:
         self._reflectors: dict[_Wanted, Reflector] = {}
         self._tasks: dict[_Wanted, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._hinted = False
         self._problems: dict[tuple[str, str], Finding] = {}
 
     @property
@@ -98,22 +99,27 @@ class WatchSet:
 
     async def run(self) -> None:
         """Keep up with all that is wanted until cancelled."""
-        definitions = Reflector(
-            self._client, DEFINITIONS, self._hint, metadata_only=True, catalog=self.catalog, clock=self._clock
-        )
         try:
             async with asyncio.TaskGroup() as self._group:
                 for wanted in self._reflectors:
                     self._start(wanted)
-                await definitions.run()
+                await asyncio.Event().wait()
         finally:
-            self._group = None
+            self._group, self._hinted = None, False
             self._tasks.clear()
 
     def _start(self, wanted: _Wanted) -> None:
-        if self._group is not None:
-            name = f"watch {wanted.kind} {wanted.namespace}".strip()
-            self._tasks[wanted] = self._group.create_task(self._reflectors[wanted].run(), name=name)
+        if self._group is None:
+            return
+        reflector = self._reflectors[wanted]
+        name = f"watch {wanted.kind} {wanted.namespace}".strip()
+        self._tasks[wanted] = self._group.create_task(reflector.run(), name=name)
+        if not self._hinted and not is_built_in(reflector.kind):
+            self._hinted = True
+            hints = Reflector(
+                self._client, DEFINITIONS, self._hint, metadata_only=True, catalog=self.catalog, clock=self._clock
+            )
+            self._group.create_task(hints.run(), name="watch definitions")
 
     def _stop(self, wanted: _Wanted) -> None:
         task = self._tasks.pop(wanted, None)

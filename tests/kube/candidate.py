@@ -15,7 +15,7 @@ from meshgw.kube.client import MERGE_PATCH, KubeSettings, connect
 from meshgw.kube.errors import ApiError
 from meshgw.kube.lease import Elector, NotLeaderError
 
-DURATION = 3.0
+DURATION = 5.0
 
 
 async def main(kubeconfig: str, namespace: str, identity: str) -> None:

@@ -98,11 +98,11 @@ class Record:
     def names(self, kind: str = "") -> set[str]:
         return {key.name for name, key in self.objects if kind in {"", name}}
 
-    async def has(self, *names: str, kind: str = "", within: float = 10.0) -> None:
+    async def has(self, *names: str, kind: str = "", within: float = 20.0) -> None:
         """Wait until exactly these are in force."""
         await self.becomes(lambda: self.names(kind) == set(names), within=within)
 
-    async def becomes(self, check: Callable[[], object], *, within: float = 10.0) -> None:
+    async def becomes(self, check: Callable[[], object], *, within: float = 20.0) -> None:
         await eventually(check, what=str(sorted(self.objects)), within=within)
 
 
@@ -113,7 +113,7 @@ async def following(client: Client, kind: str | Kind, **options: Any) -> AsyncIt
     found = kind_of(kind) if isinstance(kind, str) else kind
     reflector = Reflector(client, found, record, **options)
     async with running(reflector):
-        await asyncio.wait_for(reflector.synced.wait(), 10)
+        await asyncio.wait_for(reflector.synced.wait(), 30)
         yield reflector, record
 
 

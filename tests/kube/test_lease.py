@@ -24,7 +24,7 @@ from tests.rig.waiting import eventually
 
 
 def elector(client: Client, space: str, identity: str, **options: Any) -> Elector:
-    return Elector(client, namespace=space, name="writer", identity=identity, **{"duration": 1.5, **options})
+    return Elector(client, namespace=space, name="writer", identity=identity, **{"duration": 6, **options})
 
 
 async def _spec(client: Client, space: str) -> dict[str, Any]:
@@ -39,10 +39,10 @@ async def test_one_leads_and_gives_the_lease_back(client: Client, space: str) ->
     second = elector(client, space, "second", changed=lambda leads: told.append(("second", leads)))
     async with asyncio.TaskGroup() as group:
         leading = group.create_task(first.run())
-        await eventually(lambda: first.is_leader)
-        assert 19 < first.check() <= 20
+        await eventually(lambda: first.is_leader, within=15)
+        assert 10 < first.check() <= 20
         following_ = group.create_task(second.run())
-        await eventually(lambda: second.holder == "first")
+        await eventually(lambda: second.holder == "first", within=15)
         with pytest.raises(NotLeaderError, match="first holds the lease"):
             second.check()
         with pytest.raises(NotLeaderError):
@@ -50,7 +50,7 @@ async def test_one_leads_and_gives_the_lease_back(client: Client, space: str) ->
                 pytest.fail("a follower must not write")
 
         leading.cancel()
-        await eventually(lambda: second.is_leader, within=5)  # long before the 30 seconds are over
+        await eventually(lambda: second.is_leader, within=15)  # long before the 30 seconds are over
         assert not first.is_leader
         following_.cancel()
     assert told == [("first", True), ("first", False), ("second", True), ("second", False)]
@@ -62,7 +62,7 @@ async def test_one_leads_and_gives_the_lease_back(client: Client, space: str) ->
 async def test_renewal_changes_only_what_is_its_own(client: Client, space: str) -> None:
     leader = elector(client, space, "leader")
     async with running(leader):
-        await eventually(lambda: leader.is_leader)
+        await eventually(lambda: leader.is_leader, within=15)
         path = resource_path(LEASE_API, "leases", namespace=space, name="writer")
         body = b'{"metadata": {"labels": {"team": "edge"}}}'
         await client.request("PATCH", path, body=body, content_type=MERGE_PATCH)  # a conflict for the next renewal
@@ -71,7 +71,7 @@ async def test_renewal_changes_only_what_is_its_own(client: Client, space: str) 
         async def is_renewed() -> bool:
             return (await _spec(client, space))["renewTime"] != before["renewTime"]
 
-        await eventually(is_renewed)
+        await eventually(is_renewed, within=15)
         after = await _spec(client, space)
         assert after["acquireTime"] == before["acquireTime"]
         lease = msgspec.json.decode(await client.request("GET", path))
@@ -83,12 +83,12 @@ async def test_leader_whose_time_is_over_knows_it_before_anything_happens(client
     clock = Ahead()
     leader = elector(client, space, "leader", clock=clock)
     async with running(leader):
-        await eventually(lambda: leader.is_leader)
-        clock.ahead = 1.01
+        await eventually(lambda: leader.is_leader, within=15)
+        clock.ahead = 4.01
         assert not leader.is_leader
         with pytest.raises(NotLeaderError):
             leader.check()
-        await eventually(lambda: leader.is_leader)  # nobody took it, so it may go on
+        await eventually(lambda: leader.is_leader, within=15)  # nobody took it, so it may go on
 
 
 async def test_write_that_was_allowed_is_not_sent_too_late(client: Client, space: str) -> None:
@@ -108,15 +108,15 @@ async def test_write_that_was_allowed_is_not_sent_too_late(client: Client, space
             await author.delete("ConfigMap", name)
 
     async with running(leader):
-        await eventually(lambda: leader.is_leader)
+        await eventually(lambda: leader.is_leader, within=15)
         await write("timely", 0)
         with pytest.raises(NotLeaderError, match="too long ago"):
-            await write("late", 1.01)
-        await eventually(lambda: leader.is_leader)
+            await write("late", 4.01)
+        await eventually(lambda: leader.is_leader, within=15)
         with pytest.raises(NotLeaderError, match="too long ago"):
-            await remove("timely", 1.01)
+            await remove("timely", 4.01)
         await author.config_maps("unguarded")
-        await eventually(lambda: leader.is_leader)
+        await eventually(lambda: leader.is_leader, within=15)
         await remove("unguarded", 0)
     async with following(client, "ConfigMap", namespace=space) as (_, record):
         assert record.names() == {"timely"}
@@ -127,15 +127,15 @@ async def test_leader_that_cannot_renew_stops_its_write(client: Client, space: s
     told: list[bool] = []
     leader = elector(cut, space, "leader", changed=told.append)
     async with running(leader):
-        await eventually(lambda: leader.is_leader)
+        await eventually(lambda: leader.is_leader, within=15)
         cut.off = True
         with pytest.raises(NotLeaderError, match="ended during the write"):
             async with leader.hold():
                 await asyncio.sleep(30)
         assert not leader.is_leader
-        await eventually(lambda: told == [True, False])
+        await eventually(lambda: told == [True, False], within=15)
         cut.off = False
-        await eventually(lambda: leader.is_leader)
+        await eventually(lambda: leader.is_leader, within=15)
         with pytest.raises(TimeoutError):  # a time limit of the writer's own stays one
             async with leader.hold(), asyncio.timeout(0):
                 await asyncio.sleep(30)
@@ -158,21 +158,21 @@ async def test_frozen_leader_never_writes_again(apiserver: ApiServer, client: Cl
             return [key.partition("-")[0] for key in writes]
 
         async with candidate(apiserver, space, "a") as a:
-            await eventually(note, within=20)
+            await eventually(note, within=40)
             async with candidate(apiserver, space, "b") as b:
                 await asyncio.sleep(1)
                 assert set(note()) == {"a"}
                 leader, other = (a, "a"), (b, "b")
                 for _ in range(3):
                     leader[0].send_signal(signal.SIGSTOP)
-                    await eventually(lambda name=other[1]: note()[-1] == name, within=20)
+                    await eventually(lambda name=other[1]: note()[-1] == name, within=40)
                     leader[0].send_signal(signal.SIGCONT)
                     count = len(note())
-                    await eventually(lambda count=count: len(note()) > count + 20, within=20)
+                    await eventually(lambda count=count: len(note()) > count + 20, within=40)
                     leader, other = other, leader
                 # One killed is followed too, after its time.
                 leader[0].kill()
-                await eventually(lambda name=other[1]: note()[-1] == name, within=20)
+                await eventually(lambda name=other[1]: note()[-1] == name, within=40)
                 transitions = (await _spec(client, space))["leaseTransitions"]
         order = note()
         changes = sum(one != other for one, other in itertools.pairwise(order))

@@ -123,7 +123,7 @@ async def test_refusal_is_told_and_ends_when_the_role_comes(
             report=lambda kind, namespace, problem: told.append((kind.name, namespace, problem and problem.code)),
         )
         async with running(reflector):
-            await eventually(lambda: reflector.problem)
+            await eventually(lambda: reflector.problem, within=15)
             assert reflector.problem is not None
             assert reflector.problem.code == REFUSED
             assert f'User "user-{space}" cannot list' in reflector.problem.message.replace("watch", "list")
@@ -131,18 +131,18 @@ async def test_refusal_is_told_and_ends_when_the_role_comes(
             assert record.calls == []
 
             await asyncio.to_thread(_grant, apiserver, space)
-            await asyncio.wait_for(reflector.synced.wait(), 10)
+            await asyncio.wait_for(reflector.synced.wait(), 30)
             assert record.names() == {"a"}
             assert reflector.problem is None
 
             await asyncio.to_thread(apiserver.kubectl, "-n", space, "delete", "rolebinding", "reader")
-            await eventually(lambda: reflector.problem)
+            await eventually(lambda: reflector.problem, within=15)
             assert "the 1 last seen stay in force" in str(reflector.problem)
             assert record.names() == {"a"}
             await Author(client, space).config_maps("b")
             await asyncio.to_thread(_bind, apiserver, space)
             await record.has("a", "b")
-            await eventually(lambda: reflector.problem is None)
+            await eventually(lambda: reflector.problem is None, within=15)
             assert reflector.lists == 1
         assert [code for _, _, code in told] == [REFUSED, None, REFUSED, None]
 
@@ -187,7 +187,7 @@ async def test_paged_lists_that_expire_and_watches_that_are_too_old(start_apiser
         record = Record()
         reflector = Reflector(client, kind_of("ConfigMap"), record, namespace="default", clock=Hasty())
         async with running(reflector):
-            await asyncio.wait_for(reflector.synced.wait(), 20)
+            await asyncio.wait_for(reflector.synced.wait(), 30)
             assert record.names() == {*names, "meanwhile"}
             assert len(record.calls) == 1
             assert client.pages == ["500 first", "500 more", "500 first", "500 more", "500 more"]

@@ -31,13 +31,13 @@ async def test_namespaces_come_and_go(apiserver: ApiServer, client: Client, spac
     watches.follow(kind_of("ConfigMap"), [space])
     assert watches.unsynced == (f"ConfigMap in {space}",)
     async with running(watches):
-        await asyncio.wait_for(watches.settle(), 10)
+        await asyncio.wait_for(watches.settle(), 30)
         assert watches.unsynced == ()
         assert record.names() == {"a", "b"}
 
         watches.follow(kind_of("ConfigMap"), [space, other])
         assert watches.unsynced == (f"ConfigMap in {other}",)
-        await asyncio.wait_for(watches.settle(), 10)
+        await asyncio.wait_for(watches.settle(), 30)
         assert record.names() == {"a", "b", "c"}
         assert len(watches.reflectors) == 2
 
@@ -49,7 +49,7 @@ async def test_namespaces_come_and_go(apiserver: ApiServer, client: Client, spac
 
         watches.follow(kind_of("ConfigMap"), [])
         assert record.names() == set()
-        await asyncio.wait_for(watches.settle(), 10)
+        await asyncio.wait_for(watches.settle(), 30)
 
 
 async def test_scope_does_not_change_between_some_and_all(client: Client) -> None:
@@ -92,11 +92,11 @@ async def test_kinds_that_come_and_go(start_apiserver: Callable[..., ApiServer])
             watches.follow(kind_of(name))
         async with running(watches):
             # A required kind that is missing keeps all from being published; the others are without objects.
-            await eventually(lambda: watches.unsynced == ("HTTPRoute",) and watches.problems)
+            await eventually(lambda: watches.unsynced == ("HTTPRoute",) and watches.problems, within=30)
             assert _broken(watches) == {"httproutes.gateway.networking.k8s.io"}
 
             await asyncio.to_thread(_install_definitions, server)
-            await asyncio.wait_for(watches.settle(), 20)
+            await asyncio.wait_for(watches.settle(), 30)
             await author.create("HTTPRoute", "http", **ROUTE)
             await author.create("GRPCRoute", "grpc", **GRPC)
             await author.create("AuthorizationPolicy", "deny", **POLICY)
@@ -107,11 +107,11 @@ async def test_kinds_that_come_and_go(start_apiserver: Callable[..., ApiServer])
             await asyncio.to_thread(_remove_definitions, server)
             await record.has("http", "deny")
             required, policies = "httproutes.gateway.networking.k8s.io", "authorizationpolicies.security.istio.io"
-            await eventually(lambda: _broken(watches) == {required, policies})
+            await eventually(lambda: _broken(watches) == {required, policies}, within=30)
             assert all("the 1 last seen stay in force" in problem.message for problem in watches.problems)
 
             await asyncio.to_thread(_install_definitions, server)
-            await record.has(within=20)  # the kinds are back, and say that they have no objects
+            await record.has(within=30)  # the kinds are back, and say that they have no objects
             assert watches.problems == ()
             await author.create("AuthorizationPolicy", "other", **POLICY)
             await author.create("GRPCRoute", "grpc", **GRPC)
