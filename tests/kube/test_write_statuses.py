@@ -355,6 +355,7 @@ async def test_a_rude_controller_is_not_fought_faster_than_once_a_second(client:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_a_thousand_routes_are_written_once_per_generation(
     apiserver: ApiServer, client: Client, space: str
 ) -> None:
@@ -365,14 +366,14 @@ async def test_a_thousand_routes_are_written_once_per_generation(
             await asyncio.gather(*(found.author.create("HTTPRoute", name, spec=spec) for name in batch))
             for name in batch:
                 found.want("HTTPRoute", name, route("gw"))
-        await eventually(lambda: found.outcomes["written"] == 1000, within=60)
+        await eventually(lambda: found.outcomes["written"] == 1000, within=150)
         for batch in (names[at : at + 20] for at in range(0, len(names), 20)):
             await asyncio.gather(
                 *(found.author.patch("HTTPRoute", name, spec={"hostnames": ["a.example"]}) for name in batch)
             )
             for name in batch:
                 found.want("HTTPRoute", name, route("gw", generation=2))
-        await eventually(lambda: found.outcomes["written"] == 2000, within=60)
+        await eventually(lambda: found.outcomes["written"] == 2000, within=150)
         await asyncio.sleep(1.5)
         counted = await patches(apiserver, space)
         assert Counter(counted.values()) == {2: 1000}
