@@ -57,10 +57,10 @@ async def _serve(
     host, _, port = listen.rpartition(":")
     app = web.Application()
     app.add_routes([web.get(path, handler) for path, handler in handlers.items()])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host.strip("[]") or None, int(port), shutdown_timeout=1.0)
+        site = web.TCPSite(runner, host.strip("[]") or None, int(port))
         await site.start()
         yield int(runner.addresses[0][1])
     finally:

@@ -31,7 +31,7 @@ class Leading:
         self._lost = asyncio.Event()
         self.elector: Elector | None = None
 
-    def changed(self, leads: bool) -> None:  # noqa: FBT001 - the elector's signature
+    def changed(self, leads: bool) -> None:  # noqa: FBT001 - called by the elector
         """Take note of who leads."""
         (self._leads.set if leads else self._leads.clear)()
         (self._lost.clear if leads else self._lost.set)()
@@ -48,7 +48,7 @@ class Leading:
     async def run(self, writers: Sequence[Writer]) -> None:
         """Let the writers write whenever this replica leads, until cancelled."""
         if self.elector is None:
-            self.changed(True)
+            self.changed(leads=True)
         while True:
             await self._leads.wait()
             async with asyncio.TaskGroup() as tasks:
