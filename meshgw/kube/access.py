@@ -130,7 +130,7 @@ class Entry:
         except library.ConfigException as error:
             # The library names a faulty entry by its content, which may be a token.
             raise AccessError(re.sub(r"\s*\S*\{.*", " an entry", str(error), flags=re.DOTALL)) from None
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (library.yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise AccessError(f"the kubeconfig is malformed ({type(error).__name__})") from None
         except TimeoutError:
             raise AccessError(f"the exec plugin of the kubeconfig took more than {_PLUGIN:.0f} s") from None
