@@ -23,7 +23,10 @@ RESERVED_ARGUMENTS: Final = (
     "--service-cluster",
     "--log-level",
     "--concurrency",
+    "--component-log-level",
     "--drain-time-s",
+    "--drain-strategy",
+    "--disable-hot-restart",
     "--mode",
 )
 """Options of Envoy that have fields of their own, or without which it would not be the Gateway's proxy."""

@@ -97,6 +97,7 @@ def _arguments(plan: ProxyPlan) -> list[str]:
         "--component-log-level": envoy.component_log_level,
         "--concurrency": str(envoy.concurrency or _workers(plan.parameters.resources)),
         "--drain-time-s": str(max(drain_seconds(plan), 1)),
+        "--drain-strategy": "immediate",
     }
     given = [text for name, value in options.items() if value for text in (name, value)]
     return [*given, "--disable-hot-restart", *(envoy.extra_args or ())]

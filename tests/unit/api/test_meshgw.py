@@ -12,6 +12,7 @@ import pytest
 import yaml
 from msgspec.structs import fields
 
+from meshgw.api.check_meshgw import RESERVED_ARGUMENTS, RESERVED_ENV, RESERVED_MOUNTS, RESERVED_VOLUMES
 from meshgw.api.meshgw import GatewayParametersSpec, Native
 from meshgw.api.registry import REGISTRY
 
@@ -108,6 +109,22 @@ def test_the_definition_is_of_the_registered_kind() -> None:
     assert (names["kind"], names["plural"]) == (kind.name, kind.plural)
     assert CRD["spec"]["scope"] == "Namespaced"
     assert CRD["metadata"]["name"] == f"{kind.plural}.{kind.group}"
+
+
+def rules(path: str) -> str:
+    """The expressions of the rules for one item of a list."""
+    return " ".join(rule["rule"] for rule in FIELDS[path][1]["items"]["x-kubernetes-validations"])
+
+
+def test_the_definition_reserves_what_the_controller_does() -> None:
+    (pattern,) = re.findall(r"\^\((.*?)\)\(=\|\$\)", rules("spec.envoy.extraArgs"))
+    assert set(pattern.split("|")) == set(RESERVED_ARGUMENTS)
+    for field, reserved in (
+        ("env", RESERVED_ENV),
+        ("volumes", RESERVED_VOLUMES),
+        ("volumeMounts", RESERVED_MOUNTS),
+    ):
+        assert set(re.findall(r"'([^']+)'", rules(f"spec.podTemplate.{field}"))) == reserved
 
 
 def test_printer_columns_show_fields_that_exist() -> None:

@@ -68,6 +68,10 @@ def test_lists_within_items_merge_too() -> None:
     assert found == {"containers": [{"name": "envoy", "args": ["b"], "env": env}]}
 
 
+def test_a_list_can_be_taken_away() -> None:
+    assert laid_in_pod("{volumes: [{name: a}], x: 1}", "{volumes: null}") == {"x": 1}
+
+
 def test_a_list_that_was_not_there_is_made() -> None:
     assert laid_in_pod("{}", "{volumes: [{name: a}]}") == {"volumes": [{"name": "a"}]}
 
