@@ -98,14 +98,16 @@ class Deployed:
         found: dict[str, Any] = msgspec.json.decode(await self.client.request("GET", self.path(kind)))
         return found
 
-    async def exists(self, kind: str) -> bool:
+    async def look(self, kind: str) -> dict[str, Any] | None:
         try:
-            await self.read(kind)
+            return await self.read(kind)
         except ApiError as error:
             if error.status != 404:
                 raise
-            return False
-        return True
+            return None
+
+    async def exists(self, kind: str) -> bool:
+        return await self.look(kind) is not None
 
     async def patch(self, kind: str, subresource: str = "", **fields: Any) -> None:
         path = self.path(kind, subresource)
@@ -116,7 +118,8 @@ class Deployed:
 
     async def becomes(self, check: Callable[[dict[str, Any]], Any], kind: str = "Deployment") -> None:
         async def holds() -> bool:
-            return await self.exists(kind) and bool(check(await self.read(kind)))
+            there = await self.look(kind)
+            return there is not None and bool(check(there))
 
         await eventually(holds, within=10)
 
@@ -325,7 +328,8 @@ async def test_what_cannot_be_changed_is_made_anew_or_named(client: Client, spac
         await found.is_quiet()
         assert found.problems == []
         await found.patch("Deployment", "status", status={"replicas": 1, "readyReplicas": 1})
-        await asyncio.sleep(0.2)
+        known = found.writer._objects[found.ref("Deployment")]
+        await eventually(lambda: known.found and not known.found.replaceable)
         uid = (await found.read("Deployment"))["metadata"]["uid"]
         found.want("Deployment", **SPECS["Deployment"])
         await found.has_problem("Immutable", f"Deployment {space}/{NAME}", "Delete it")
