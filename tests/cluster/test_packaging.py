@@ -277,3 +277,13 @@ def test_an_api_server_takes_base_and_overlays(apiserver: ApiServer) -> None:
             "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text
         )
         assert "deployment.apps/meshgw serverside-applied" in said
+
+
+def test_an_api_server_takes_the_files_of_the_walk(apiserver: ApiServer) -> None:
+    apiserver.create_namespace("shop")
+    said = apiserver.kubectl(
+        "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", MANIFESTS / "examples" / "walk"
+    )
+    assert {"gateway.gateway.networking.k8s.io/waypoint", "authorizationpolicy.security.istio.io/shop"} <= {
+        line.split()[0] for line in said.splitlines()
+    }
