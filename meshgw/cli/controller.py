@@ -103,9 +103,16 @@ def _serve(options: dict[str, Any]) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(main())
     except* AccessError as errors:
-        raise click.ClickException(f"{errors.exceptions[0]}; see --kubeconfig and --context") from None
+        raise click.ClickException(f"{_first(errors)}; see --kubeconfig and --context") from None
     except* (OSError, ValueError) as errors:
-        raise click.ClickException(str(errors.exceptions[0])) from None
+        raise click.ClickException(str(_first(errors))) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first error in a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _settings(options: dict[str, Any]) -> Any:

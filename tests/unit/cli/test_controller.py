@@ -31,7 +31,7 @@ class Replica:
 
     async def run(self, _stop: asyncio.Event) -> None:
         if self.error is not None:
-            raise ExceptionGroup("tasks", [self.error])
+            raise ExceptionGroup("tasks", [ExceptionGroup("more tasks", [self.error])])
 
 
 @pytest.fixture

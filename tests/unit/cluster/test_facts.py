@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshgw.api.meta import ObjectRef
 from meshgw.cluster.facts import ClusterFacts
 from meshgw.ir.finding import Finding
+from meshgw.ir.gateway import Settings
 from meshgw.kube.seen import Observed, Seen
 from meshgw.resolve import tables as t
 from tests.unit.cluster.world import gone, kind, objects, seen
@@ -35,6 +36,18 @@ def test_what_is_seen_is_taken_once_and_the_newest_counts() -> None:
     assert facts.take() == {}
     facts.see(kind("Service"), [gone(second.key)])
     assert facts.take() == {t.SERVICES: {second.key: None}}
+
+
+def test_other_facts_and_what_moves_gateways_ask_for_a_commit_too() -> None:
+    facts = ClusterFacts()
+    facts.put(t.SETTINGS, t.SINGLE, Settings(mesh=True))
+    assert facts.changed.is_set()
+    assert (facts.moved, facts.take()) == (False, {t.SETTINGS: {t.SINGLE: Settings(mesh=True)}})
+    facts.poke()
+    assert facts.changed.is_set()
+    assert facts.moved
+    assert facts.take() == {}
+    assert not facts.moved
 
 
 def test_what_cannot_be_read_stays_as_it_was_and_is_a_finding_until_it_can() -> None:

@@ -9,7 +9,8 @@ import pytest
 from meshgw.api.gateway import ParentReference
 from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import Graph
-from meshgw.ir.gateway import Binding, Settings
+from meshgw.ir.backend import WorkloadCertificate
+from meshgw.ir.gateway import Binding, IdentityProblem, Settings
 from meshgw.ir.status import document
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
@@ -99,12 +100,49 @@ def test_a_waypoint_without_an_identity_is_not_programmed() -> None:
         (Binding(unusable=("198.51.100.1",)), "AddressNotUsable", []),
         (BOUND, "Programmed", [{"type": "IPAddress", "value": "127.0.0.1"}]),
         (Binding(addresses=("::1", "gw.example")), "Programmed", ["IPAddress", "Hostname"]),
+        (Binding(addresses=("::1",), pending="no pod"), "Pending", ["IPAddress"]),
+        (Binding(pending="no pod"), "AddressNotAssigned", []),
+        (Binding(pending="quota", pending_reason="NoResources"), "NoResources", []),
     ],
 )
 def test_addresses_are_those_that_are_bound(binding: Binding, reason: str, addresses: list[Any]) -> None:
     found = status(build(gateway(HTTP), binding=binding))
     assert shown(found["conditions"])["Programmed"].endswith(reason)
     assert [item if item in addresses else item["type"] for item in found.get("addresses", [])] == addresses
+
+
+ACCOUNT = Key("default", "gw")
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "identity", "programmed"),
+    [
+        ("", None, None, "True/Programmed"),
+        ("", IdentityProblem(code="UNAVAILABLE", message="no istiod"), "False/Unavailable", "True/Programmed"),
+        (WAYPOINT, IdentityProblem(code="CSR_ERROR", message="no istiod"), "False/CsrError", "False/Pending"),
+        (WAYPOINT, IdentityProblem(code="UNKNOWN", message="", ends="2026-01-01"), "False/Unknown", "True/Programmed"),
+    ],
+)
+def test_a_gateway_that_gets_no_certificate_says_so(
+    labels: str, problem: IdentityProblem | None, identity: str | None, programmed: str
+) -> None:
+    graph = build(gateway(HTTP, labels=labels))
+    graph.commit({t.IDENTITY_PROBLEMS: {ACCOUNT: problem}})
+    found = shown(status(graph)["conditions"])
+    assert (found.get("meshgw.dev/MeshIdentity"), found["Programmed"]) == (identity, programmed)
+    if problem is not None:
+        (message,) = (c["message"] for c in status(graph)["conditions"] if c["type"] == "meshgw.dev/MeshIdentity")
+        assert ("ends at 2026-01-01" in message) is bool(problem.ends)
+
+
+def test_in_a_cluster_a_certificate_is_a_condition_too() -> None:
+    graph = build(gateway(HTTP))
+    graph.commit({t.SETTINGS: {t.SINGLE: Settings(mesh=True, deploys=True)}})
+    account = graph.rows(t.OUR_GATEWAYS)[ACCOUNT].service_account
+    assert "meshgw.dev/MeshIdentity" not in shown(status(graph)["conditions"])
+    row = WorkloadCertificate(chain=b"", key=b"", roots=b"")
+    graph.commit({t.WORKLOAD_CERTIFICATES: {Key("default", account): row}})
+    assert shown(status(graph)["conditions"])["meshgw.dev/MeshIdentity"] == "True/Issued"
 
 
 def test_every_condition_has_the_generation_of_its_object() -> None:
