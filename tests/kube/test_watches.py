@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from meshgw.api.core import ConfigMap
 from meshgw.api.meta import Key
-from meshgw.kube.client import Client, KubeSettings, connect
+from meshgw.api.registry import Kind
+from meshgw.kube.client import MERGE_PATCH, Client, KubeSettings, connect
 from meshgw.kube.discovery import Catalog, Presence
-from meshgw.kube.paths import crd_name
+from meshgw.kube.paths import CRD_API, crd_name, resource_path
 from meshgw.kube.reflector import NOT_SERVED
 from meshgw.kube.watches import WatchSet
 from tests.cluster.apiserver import ApiServer
@@ -79,6 +83,43 @@ async def test_catalog_tells_versions(client: Client) -> None:
     assert await catalog.look(kind_of("Pod")) == Presence(version="v1", defined=True)
     assert not await catalog.is_leaving(kind_of("HTTPRoute"))
     assert not await catalog.is_leaving(kind_of("Pod"))
+
+
+async def test_catalog_tells_what_is_leaving_even_to_those_who_may_not_read_definitions(
+    apiserver: ApiServer, client: Client, tmp_path: Path
+) -> None:
+    thing = Kind(name="Thing", group="tests.meshgw.dev", versions=("v2", "v1"), plural="things", struct=ConfigMap)
+    served = Kind(name="Thing", group="tests.meshgw.dev", versions=("v1",), plural="things", struct=ConfigMap)
+    path = await asyncio.to_thread(apiserver.user_kubeconfig, "stranger-to-definitions", tmp_path / "user.conf")
+    async with connect(KubeSettings(kubeconfig=str(path))) as stranger:
+        catalogs = Catalog(client), Catalog(stranger)
+        for catalog in catalogs:
+            assert await catalog.look(thing) == Presence()
+            assert await catalog.is_leaving(thing)
+        await asyncio.to_thread(apiserver._install, [definition(served)])
+        for catalog in catalogs:
+            await eventually(lambda catalog=catalog: _version(catalog, thing), within=30)
+            assert await catalog.look(thing) == Presence(version="v1", defined=True)
+            assert not await catalog.is_leaving(thing)
+
+        # An object that cannot go keeps the definition in the state in which its objects are deleted.
+        metadata = {"name": "stuck", "finalizers": ["tests.meshgw.dev/wait"]}
+        body = {"apiVersion": "tests.meshgw.dev/v1", "kind": "Thing", "metadata": metadata}
+        things = resource_path("tests.meshgw.dev/v1", "things", namespace="default")
+        await client.request("POST", things, body=json.dumps(body).encode())
+        definition_path = resource_path(CRD_API, "customresourcedefinitions", name=crd_name(thing))
+        await client.request("DELETE", definition_path)
+        for catalog in catalogs:
+            await eventually(lambda catalog=catalog: catalog.is_leaving(thing), within=30)
+            presence = await catalog.look(thing)
+            assert presence.leaving
+            assert presence.defined
+        free = b'{"metadata": {"finalizers": []}}'
+        await client.request("PATCH", f"{things}/stuck", body=free, content_type=MERGE_PATCH)
+
+
+async def _version(catalog: Catalog, kind: Kind) -> str:
+    return (await catalog.look(kind)).version
 
 
 @pytest.mark.slow
