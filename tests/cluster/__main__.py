@@ -23,13 +23,11 @@ def up() -> int:
     """Start a cluster with the Gateway API and istiod, and say how to use it."""
     _say("starting a cluster (the first time its programs are built, which takes a while)")
     try:
-        cluster, keeper = start_local_cluster(detached=True)
+        cluster, keeper = start_local_cluster(seeded=True, detached=True)
     except (ClusterError, ProgramsError) as error:
         _say(str(error))
         return 1
     try:
-        cluster.install_gateway_api()
-        cluster.install_istio()
         Istiod(cluster).install()
     except BaseException:
         keeper.terminate()

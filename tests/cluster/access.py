@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from tests.cluster import crds
+from tests.cluster import crds, seed
 from tests.cluster.pki import kubeconfig, write_private
 from tests.cluster.processes import wait_until
 from tests.cluster.programs import executable
@@ -169,6 +169,12 @@ class Access:
     def install_istio(self) -> None:
         """Install Istio's CRDs, and wait until they are served."""
         self._install(crds.istio())
+
+    def wait_defined(self) -> None:
+        """Wait until a server that started with definitions serves them."""
+        for group in seed.GROUPS:
+            path = f"/apis/{group}"
+            wait_until(lambda path=path: self.request("GET", path)[0] == 200, what=f"{path} is served", within=60)
 
     def _install(self, definitions: Sequence[crds.Definition]) -> None:
         """Apply all of them, several at a time: kubectl would take longer to read them than the server to accept."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import tempfile
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from tests.cluster import seed
 from tests.cluster.access import Access
 from tests.cluster.pki import ClusterAuthority, account_keys, kubeconfig, write_private
 from tests.cluster.processes import Process, wait_until
@@ -32,9 +31,11 @@ _READY: Final = 60.0
 class ApiServer(Access):
     """etcd and kube-apiserver, and kube-controller-manager if asked for; made by `run_apiserver`."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, arguments: Sequence[str] = (), *, seeded: bool = False) -> None:
         self.folder = folder
         self.address = next_loopback()
+        self.etcd_url = f"http://{self.address}:2379"
+        self._seeded = seeded
         self.pki = ClusterAuthority()
         self.audit_log = folder / "audit.log"
         """One JSON event per request, as the server finishes it."""
@@ -51,9 +52,14 @@ class ApiServer(Access):
 
     def start(self) -> None:
         """Start what does not run, and wait until the server is ready."""
+        seeding = self._seeded and not self.server.started
         self.etcd.start()
+        if seeding:
+            seed.store(seed.definitions(), self.etcd_url)
         self.server.start()
         wait_until(self.is_ready, what="the API server is ready", within=_READY, watched=[self.etcd, self.server])
+        if seeding:
+            self.wait_defined()
 
     def stop(self) -> None:
         """End everything; `start` brings it back with its data, the controllers excepted."""
@@ -80,21 +86,20 @@ class ApiServer(Access):
 
     def compact(self) -> int:
         """Forget all revisions in etcd but the newest, and return it: who needs an older one gets 410."""
-        revision = int(self._etcd("/v3/kv/range", {"key": base64.b64encode(b"/").decode()})["header"]["revision"])
-        self._etcd("/v3/kv/compaction", {"revision": revision, "physical": True})
+        told = seed.call_etcd(self.etcd_url, "/v3/kv/range", {"key": base64.b64encode(b"/").decode()})
+        revision = int(told["header"]["revision"])
+        seed.call_etcd(self.etcd_url, "/v3/kv/compaction", {"revision": revision, "physical": True})
         return revision
-
-    def _etcd(self, path: str, body: Mapping[str, Any]) -> Any:
-        request = urllib.request.Request(f"http://{self.address}:2379{path}", json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
 
 
 @contextlib.contextmanager
-def run_apiserver(*arguments: str) -> Iterator[ApiServer]:
-    """Run an API server of one's own, with extra command-line arguments, until the block ends. Ready in 4 s."""
+def run_apiserver(*arguments: str, seeded: bool = False) -> Iterator[ApiServer]:
+    """Run an API server of one's own, with extra command-line arguments, until the block ends. Ready in 4 s.
+
+    A seeded one has the CRDs of the Gateway API and of Istio.
+    """
     with tempfile.TemporaryDirectory(prefix="meshgw-apiserver-") as folder:
-        server = ApiServer(Path(folder), arguments)
+        server = ApiServer(Path(folder), arguments, seeded=seeded)
         try:
             server.start()
             yield server

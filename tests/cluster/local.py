@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Final
 
-from tests.cluster import node
+from tests.cluster import node, seed
 from tests.cluster.access import KubectlError
 from tests.cluster.cluster import Cluster
 from tests.cluster.first import CONTROL
@@ -95,10 +95,14 @@ class LocalCluster(Cluster):
         """The address of this machine at which pods can reach what the tests serve."""
         return self.plot.host
 
-    def boot(self, images: Iterable[str]) -> None:
+    def boot(self, images: Iterable[str], *, seeded: bool) -> None:
         """Start all programs in the fresh namespaces, and wait until pods can run with the images there."""
-        for command in node.control_plane(self.plot):
+        *stores, server = node.control_plane(self.plot)
+        for command in stores:
             self._start(command)
+        if seeded:
+            self._seed()
+        self._start(server)
         self._importers.submit(self._wait_containerd).result()
         for name in images:
             self._images[name] = self._importers.submit(self._import_named, name)
@@ -113,6 +117,8 @@ class LocalCluster(Cluster):
         for imported in self._images.values():
             imported.result()
         self._await(self._dns_ready, "DNS is ready")
+        if seeded:
+            self.wait_defined()
 
     def load_image(self, archive: Path) -> None:
         """Import an image archive (OCI or Docker); its name in the cluster is the one in the archive."""
@@ -173,6 +179,14 @@ class LocalCluster(Cluster):
             "PYTHONPATH": str(ROOT),
         }
         self._order({"do": "start", "name": command.name, "argv": command.argv, "env": environ})
+
+    def _seed(self) -> None:
+        """Give etcd the CRDs before the API server reads it."""
+        argv = [sys.executable, "-m", "tests.cluster.seed", str(seed.definitions()), node.ETCD]
+        self._start(node.Command("seed", argv))
+        self._await(lambda: "seed" in self._order({"do": "list"})["ended"], "etcd has the definitions")
+        if self._order({"do": "list"})["ended"]["seed"]:
+            raise ClusterError(f"etcd does not take the definitions:\n{self.log('seed')}\n{self.log('etcd')}")
 
     def _order(self, order: dict[str, Any]) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -236,9 +250,9 @@ class LocalCluster(Cluster):
 
 
 @contextlib.contextmanager
-def run_local_cluster(images: Iterable[str] = IMAGES) -> Iterator[LocalCluster]:
-    """Run a local cluster of one's own until the block ends."""
-    cluster, keeper = start_local_cluster(images)
+def run_local_cluster(images: Iterable[str] = IMAGES, *, seeded: bool = False) -> Iterator[LocalCluster]:
+    """Run a local cluster of one's own until the block ends; a seeded one has the Gateway API's and Istio's CRDs."""
+    cluster, keeper = start_local_cluster(images, seeded=seeded)
     try:
         yield cluster
     finally:
@@ -248,7 +262,7 @@ def run_local_cluster(images: Iterable[str] = IMAGES) -> Iterator[LocalCluster]:
 
 
 def start_local_cluster(
-    images: Iterable[str] = IMAGES, *, detached: bool = False
+    images: Iterable[str] = IMAGES, *, seeded: bool = False, detached: bool = False
 ) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
     """Start a cluster that ends with its keeper's standard input, or, detached, when the keeper gets SIGTERM."""
     if cause := why_not():
@@ -274,7 +288,7 @@ def start_local_cluster(
         lock.flush()
     try:
         _await_control(cluster, keeper)
-        cluster.boot(images)
+        cluster.boot(images, seeded=seeded)
     except BaseException:
         keeper.terminate()
         keeper.wait()

@@ -15,6 +15,7 @@ from tests.cluster.pki import ClusterAuthority, account_keys, kubeconfig, write_
 from tests.cluster.programs import executable
 
 CONTAINERD: Final = "/run/containerd/containerd.sock"
+ETCD: Final = "http://127.0.0.1:2379"
 DOMAIN: Final = "cluster.local"
 _PLUGINS: Final = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
@@ -67,18 +68,17 @@ def write_files(folder: Path, plot: Plot, pki: ClusterAuthority) -> None:
 
 
 def control_plane(plot: Plot) -> list[Command]:
-    """Return what starts first."""
-    client = "http://127.0.0.1:2379"
+    """Return what starts first, the API server last."""
     etcd = [
         "--data-dir=etcd",
-        f"--listen-client-urls={client}",
-        f"--advertise-client-urls={client}",
+        f"--listen-client-urls={ETCD}",
+        f"--advertise-client-urls={ETCD}",
         "--listen-peer-urls=http://127.0.0.1:2380",
         "--unsafe-no-fsync",
         "--log-level=warn",
     ]
     apiserver = [
-        f"--etcd-servers={client}",
+        f"--etcd-servers={ETCD}",
         f"--advertise-address={plot.node}",
         "--secure-port=6443",
         f"--service-cluster-ip-range={plot.services}",

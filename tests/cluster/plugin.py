@@ -15,6 +15,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.images import RECIPES, image
 from tests.cluster.istiod import Istiod
 from tests.cluster.programs import ProgramsError, build
+from tests.cluster.seed import definitions
 
 REQUIRED = "MESHGW_REQUIRE_CLUSTER"
 """Set where a machine must be able to run these tests: what would be skipped fails."""
@@ -24,6 +25,9 @@ PROVIDERS = ("local", "existing")
 _APISERVER_FIXTURES = {"apiserver", "start_apiserver"}
 _CLUSTER_FIXTURES = {"cluster", "istiod", "start_cluster"}
 _APISERVER_PROGRAMS = ("control",)
+_PATIENCE = 300
+"""Seconds that a test may take with the start of what it uses, on a machine that is busy with other tests."""
+
 _UNBUILT = pytest.StashKey[str]()
 
 
@@ -44,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if used & _CLUSTER_FIXTURES:
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.xdist_group("cluster"))
+        if used & (_APISERVER_FIXTURES | _CLUSTER_FIXTURES) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_PATIENCE))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -65,7 +71,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 build(name)
             for name in packed:
                 image(name)
-        except ProgramsError as error:
+            definitions()
+        except (ProgramsError, OSError) as error:
             sys.stderr.write(f"tests/cluster: {error}\n")
             session.config.stash[_UNBUILT] = str(error)
 
@@ -80,32 +87,37 @@ def _programs(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def apiserver(_programs: None) -> Iterator[ApiServer]:
     """An API server for this test process, with the CRDs of the Gateway API and Istio. Use namespaces of your own."""
-    with run_apiserver() as server:
-        server.install_gateway_api()
-        server.install_istio()
+    with run_apiserver(seeded=True) as server:
         yield server
 
 
 @pytest.fixture
 def start_apiserver(_programs: None) -> Iterator[Callable[..., ApiServer]]:
-    """A function that starts an API server for this test alone, with extra arguments and without any CRDs."""
+    """A function that starts an API server for this test alone: `run_apiserver`, ended with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(run_apiserver(*arguments))
+        yield lambda *arguments, **options: stack.enter_context(run_apiserver(*arguments, **options))
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Cluster]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _programs: None
+) -> Iterator[Cluster]:
     """The run's cluster, with the CRDs of the Gateway API and Istio, and images of Envoy and echo. Use own names."""
     chosen = request.config.option.cluster
     if cause := _why_no_cluster(chosen):
         _unavailable(cause)
-    provider = local.run_local_cluster() if chosen == "local" else existing.use_existing_cluster()
-    with provider as started:
-        for name in local.IMAGES:
-            started.provide(name)
-        started.install_gateway_api()
-        started.install_istio()
-        yield started
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # the folder above is all workers'; two clusters would be a lost group
+        (tmp_path_factory.getbasetemp().parent / "cluster").mkdir()
+    if chosen == "local":
+        with local.run_local_cluster(seeded=True) as started:
+            yield started
+    else:
+        with existing.use_existing_cluster() as found:
+            for name in local.IMAGES:
+                found.provide(name)
+            found.install_gateway_api()
+            found.install_istio()
+            yield found
 
 
 @pytest.fixture(scope="session")
@@ -118,11 +130,11 @@ def istiod(cluster: Cluster) -> Istiod:
 
 @pytest.fixture
 def start_cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Callable[..., local.LocalCluster]]:
-    """A function that starts a local cluster for this test alone, with some images (all by default), without CRDs."""
+    """A function that starts a local cluster for this test alone: `run_local_cluster`, ended with the test."""
     if cause := local.why_not():
         _unavailable(cause)
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(local.run_local_cluster(*arguments))
+        yield lambda *arguments, **options: stack.enter_context(local.run_local_cluster(*arguments, **options))
 
 
 def _why_no_cluster(provider: str) -> str | None:

@@ -53,6 +53,11 @@ class Process:
         return self._process.pid
 
     @property
+    def started(self) -> bool:
+        """Whether it ran ever."""
+        return self._process is not None
+
+    @property
     def running(self) -> bool:
         """Whether it was started and has not ended; a frozen one is running."""
         return self._process is not None and self._process.poll() is None
@@ -78,8 +83,9 @@ class Process:
             self._process.send_signal(number)
 
     def freeze(self) -> None:
-        """Stop it from running, connections and all, until `thaw`."""
+        """Stop it from running, connections and all, until `thaw`; return once it stands still."""
         self.signal(signal.SIGSTOP)
+        wait_until(lambda: not self.running or self._state() == "T", what=f"{self.name} stands still", within=10)
 
     def thaw(self) -> None:
         """Let a frozen program go on."""
@@ -99,6 +105,9 @@ class Process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(within)
             self.kill()
+
+    def _state(self) -> str:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def _launch(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

@@ -169,8 +169,8 @@ def test_clusters_coexist(cluster: LocalCluster, start_cluster: Callable[..., Lo
 def test_node_programs_can_be_killed_and_restarted(start_cluster: Callable[..., LocalCluster]) -> None:
     own = start_cluster([PAUSE, COREDNS])
     own.signal("kube-apiserver", signal.SIGKILL)
+    wait_until(lambda: "kube-apiserver" not in own.programs(), what="the server has ended", within=10)
     assert not own.is_ready()
-    assert "kube-apiserver" not in own.programs()
     own.restart("kube-apiserver")
     own.kubectl("wait", "node", own.plot.name, "--for=condition=Ready", "--timeout=60s")
 

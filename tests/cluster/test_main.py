@@ -14,7 +14,7 @@ from tests.cluster.local import ROOT
 @pytest.mark.timeout(240)
 def test_person_gets_a_cluster_with_istiod_and_gets_rid_of_it() -> None:
     command = [sys.executable, "-m", "tests.cluster"]
-    started = subprocess.run([*command, "up"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
+    started = subprocess.run([*command, "up"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=200)
     kubeconfig = Path(started.stdout.strip().removeprefix("export KUBECONFIG="))
     try:
         access = Access(kubeconfig)
