@@ -1,0 +1,126 @@
+"""An installation as users make it: the image, the manifests, a waypoint, and what the commands say of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import controller_image
+from tests.cluster.access import KubectlError
+from tests.cluster.cluster import Cluster
+from tests.cluster.istiod import Istiod
+from tests.cluster.processes import wait_until
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+WALK = MANIFESTS / "examples" / "walk"
+HOME = "meshgw-system"
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster, istiod: Istiod) -> Iterator[Cluster]:
+    """The cluster with meshgw in it, and the walk's application behind a waypoint."""
+    del istiod
+    cluster.provide(controller_image.NAME)
+    try:
+        cluster.apply(cluster.kubectl("kustomize", MANIFESTS / "overlays" / "kind"))
+        cluster.wait_deployed(HOME, "meshgw", within=120)
+        cluster.apply(WALK / "shop.yaml", WALK / "waypoint.yaml")
+        cluster.kubectl(
+            "-n", "shop", "wait", "gateway/waypoint", "--for=condition=Programmed", "--timeout=90s", within=100
+        )
+        cluster.kubectl("-n", "shop", "label", "service", "shop", "istio.io/use-waypoint=waypoint")
+        yield cluster
+    except KubectlError as error:
+        pytest.fail(f"{error}\n{_account(cluster)}")
+    finally:
+        cluster.kubectl("delete", "namespace", "shop", "--ignore-not-found", within=120)
+        cluster.kubectl("delete", "-k", MANIFESTS / "overlays" / "kind", "--ignore-not-found", within=120)
+
+
+def _account(cluster: Cluster) -> str:
+    """What people would look at when it does not come up."""
+    parts = []
+    for command in (
+        ["-n", HOME, "get", "pods", "-o", "wide"],
+        ["-n", HOME, "logs", "deployment/meshgw", "--tail=40"],
+        ["-n", "shop", "get", "pods,gateways,events"],
+    ):
+        try:
+            parts.append(cluster.kubectl(*command))
+        except KubectlError as error:
+            parts.append(str(error))
+    return "\n".join(parts)
+
+
+def meshgw(cluster: Cluster, *arguments: str) -> tuple[int, Any]:
+    """Exit code and document of a command, as a person runs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "meshgw", *arguments, "--kubeconfig", cluster.kubeconfig, "-o", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KUBECONFIG": ""},
+        timeout=100,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+
+def waypoint_pod(cluster: Cluster) -> str:
+    selector = "gateway.networking.k8s.io/gateway-name=waypoint"
+    (pod,) = cluster.get("-n", "shop", "pods", "-l", selector, "--field-selector=status.phase=Running")["items"]
+    return str(pod["metadata"]["name"])
+
+
+def test_the_check_finds_nothing_wrong(installed: Cluster) -> None:
+    wait_until(lambda: meshgw(installed, "check")[0] == 0, what="the check finds nothing wrong", within=60)
+    code, rows = meshgw(installed, "check", "--cluster-wide-secrets")
+    assert (code, {row["name"]: row["state"] for row in rows if row["state"] != "ok"}) == (0, {})
+    (leader,) = (row["message"] for row in rows if row["name"] == "leader")
+    assert leader.startswith("meshgw-")
+
+
+def test_every_replica_tells_of_its_proxies(installed: Cluster) -> None:
+    pod = waypoint_pod(installed)
+
+    def synced() -> bool:
+        code, rows = meshgw(installed, "proxy", "list")
+        return code == 0 and [row["name"] for row in rows if row["cds"].startswith("synced")] == [pod]
+
+    wait_until(synced, what="the waypoint's proxy is in sync", within=30)
+    _code, (row,) = meshgw(installed, "proxy", "list")
+    assert (row["gateway"], row["complaint"]) == ("shop/waypoint", "-")
+
+
+def test_what_the_proxy_runs_is_shown_with_its_origin(installed: Cluster) -> None:
+    pod = waypoint_pod(installed)
+
+    def served() -> bool:
+        rows = meshgw(installed, "proxy", "config", pod, "listeners", "-n", "shop")[1]
+        return any(row["origin"] == "Service shop/shop" for row in rows)
+
+    wait_until(served, what="the Service is behind the waypoint", within=30)
+    for section in ("routes", "clusters", "endpoints"):
+        code, rows = meshgw(installed, "proxy", "config", pod, section, "-n", "shop")
+        assert (code, any(row["origin"] == "Service shop/shop" for row in rows)) == (0, True), section
+    code, secrets = meshgw(installed, "proxy", "config", pod, "secrets", "-n", "shop")
+    assert code == 0
+    (own,) = (row for row in secrets if row["name"] == "default")
+    assert own["state"] == "active"
+    assert own["subject"].startswith("spiffe://cluster.local/ns/shop/sa/waypoint")
+    assert "PRIVATE" not in json.dumps(secrets)
+
+
+def test_the_controller_runs_as_the_image_says(installed: Cluster) -> None:
+    said = installed.kubectl("-n", HOME, "exec", "deployment/meshgw", "--", "/usr/bin/meshgw", "version", "-o", "json")
+    assert json.loads(said)["meshgw"] == controller_image.NAME.rpartition(":")[2]
+    (pod,) = installed.get("-n", HOME, "pods", "-l", "app.kubernetes.io/component=controller")["items"]
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
