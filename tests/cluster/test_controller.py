@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,13 +17,16 @@ from typing import Any
 import httpcore
 import pytest
 
+from meshgw.cluster.scope import EVERYWHERE
 from tests.cluster.access import Access
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, condition, run_controller
 from tests.rig.addresses import free_ports
 from tests.rig.backends import Backends, EchoBackend
+from tests.rig.certs import authority
 from tests.rig.clients import request
 from tests.rig.envoy import run_files
+from tests.rig.load import Load
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -156,9 +162,12 @@ async def backends() -> AsyncIterator[Backends]:
         yield started
 
 
+_SERIAL = itertools.count(1)
+
+
 @pytest.fixture
 async def site(apiserver: ApiServer, tmp_path: Path) -> AsyncIterator[Site]:
-    async with run_controller(apiserver, tmp_path, "whole", "--no-mesh") as controller:
+    async with run_controller(apiserver, tmp_path, f"site-{next(_SERIAL)}", "--no-mesh") as controller:
         yield Site(apiserver, controller)
 
 
@@ -197,6 +206,99 @@ async def test_objects_become_traffic_through_envoys_that_prove_who_they_are(sit
             await eventually(lambda: _is(answers(ports["two"], "/only"), 200), what="two serves", within=20)
         text = (await site.controller.ask("/metrics", site.controller.metrics))[1]
         assert 'meshgw_token_reviews_total{outcome="accepted"}' in text
+
+
+async def test_a_killed_controller_costs_no_request_and_the_next_one_goes_on(site: Site, backends: Backends) -> None:
+    echo = await backends.echo("echo", host=own_address())
+    (port,) = free_ports(1)
+    await site.apply(gateway(site.controller, "kept", port), *backend(site.controller, echo))
+    await site.apply(route(site.controller, "kept", ["kept"]))
+    await eventually(lambda: site.has_objects("kept"), what="the objects", within=15)
+    async with site.envoy("kept") as log:
+        await eventually(lambda: _is(answers(port), 200), what="the proxy serves", within=20)
+        async with Load(("127.0.0.1", port), clients=2, pause=0.01) as load:
+            await site.controller.end(signal.SIGKILL)
+            await site.apply(route(site.controller, "more", ["kept"], "/more"))
+            await site.controller.start("--no-mesh")
+            await site.controller.ready()
+            await site.apply(route(site.controller, "gone", ["kept"], "/gone"))
+            parent = functools.partial(site.get, "httproute", "gone")
+            await eventually(lambda: _accepted(parent()), what="the next holder of the lease writes", within=40)
+            before = load.report.total
+            await eventually(lambda: load.report.total > before + 100)
+        assert (load.report.failed, load.report.samples) == (0, []), log.read_text()
+
+
+async def test_secrets_are_read_where_gateways_of_ours_are_and_nowhere_else(site: Site, apiserver: ApiServer) -> None:
+    space, leaf = site.controller.name, authority().issue("a.example.com")
+
+    def watched() -> set[str]:
+        asked = (event for event in apiserver.audit() if event.get("userAgent", "").startswith("meshgw/"))
+        about = (event["objectRef"] for event in asked if event["verb"] in {"list", "watch"})
+        return {ref.get("namespace", "") for ref in about if ref["resource"] == "secrets"}
+
+    before = await asyncio.to_thread(watched)
+    secured = gateway(site.controller, "secured", 8443)
+    secured["spec"]["listeners"] = [
+        {
+            "name": "https",
+            "port": 8443,
+            "protocol": "HTTPS",
+            "tls": {"certificateRefs": [{"name": "certificate"}]},
+        }
+    ]
+    await site.apply(secured)
+
+    async def resolved() -> tuple[str, str]:
+        (listener,) = (await site.get("gateway", "secured"))["status"]["listeners"]
+        return condition({"status": listener}, "ResolvedRefs")[:2]
+
+    await eventually(lambda: _is(resolved(), "False"), what="a missing Secret is told", within=15)
+    await site.apply(leaf.secret("certificate", space))
+    await eventually(lambda: _is(resolved(), "True"), what="the Secret is seen", within=15)
+
+    assert await asyncio.to_thread(watched) - before == {space}
+    assert EVERYWHERE not in before
+
+
+async def test_an_istiod_that_is_away_is_a_condition_and_costs_the_rest_nothing(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    roots = authority("mesh").root.decode()
+    bundle = {"name": "istio-ca-root-cert", "namespace": "alone"}
+    async with run_controller(apiserver, tmp_path, "alone", "--istiod-address", "127.0.0.1:1") as controller:
+        site = Site(apiserver, controller)
+        published = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": bundle, "data": {"root-cert.pem": roots}}
+        way = gateway(controller, "way", 15008)
+        way["spec"] |= {
+            "gatewayClassName": controller.class_("meshgw-waypoint"),
+            "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+        }
+        await site.apply(published, way, gateway(controller, "edge", 8080))
+
+        async def conditions(name: str) -> tuple[str, str]:
+            found = await site.get("gateway", name)
+            return condition(found, "meshgw.dev/MeshIdentity")[1], condition(found, "Programmed")[1]
+
+        for name, programmed in (("way", "Pending"), ("edge", "AddressNotAssigned")):
+            expected = ("Unavailable", programmed)
+            check = functools.partial(conditions, name)
+            await eventually(lambda check=check, expected=expected: _same(check(), expected), within=30)
+        found = await site.get("gateway", "way")
+        assert [address["type"] for address in found["status"]["addresses"]] == ["Hostname", "IPAddress"]
+        text = (await controller.ask("/metrics", controller.metrics))[1]
+        assert 'certificate_failures_total{code="UNAVAILABLE"' in text
+
+
+async def _same(found: Any, wanted: Any) -> bool:
+    outcome = await found
+    assert outcome == wanted
+    return True
+
+
+async def _accepted(found: Any) -> bool:
+    parents = (await found).get("status", {}).get("parents", ())
+    return bool(parents) and condition({"status": parents[0]}, "Accepted")[0] == "True"
 
 
 async def _is(found: Any, wanted: Any) -> bool:
