@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from meshgw.api.meta import Key
-from meshgw.observe.log import get_logger
 from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
+from meshgw.observe.log import get_logger
 from meshgw.standalone.runtime import RuntimeDirectory
 from meshgw.standalone.supervise import EnvoyFailedError, Supervisor, SupervisorEvent, Timing
 

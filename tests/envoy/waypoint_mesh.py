@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.emit.resource import Resource
 from meshgw.emit.static import emit_static
 from meshgw.emit.tables import RESOURCES
@@ -18,7 +19,6 @@ from meshgw.engine import Graph
 from meshgw.ir.gateway import Settings
 from meshgw.ir.keys import ResourceKey
 from meshgw.names import HBONE_PORT
-from meshgw.emit.bootstrap import Bootstrap, build_bootstrap
 from meshgw.xds.cache import Cache
 from meshgw.xds.server import AdsServer
 from tests.rig.addresses import next_loopback
