@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -16,7 +16,7 @@ from meshgw.cluster.health import serve_health, serve_metrics
 from meshgw.cluster.leading import Leading
 from meshgw.cluster.mesh import Mesh, TrustDomains
 from meshgw.cluster.observations import Observations
-from meshgw.cluster.parts import make_certificates, make_elector, make_settings
+from meshgw.cluster.parts import make_certificates, make_elector, make_settings, unless
 from meshgw.cluster.places import ServicePlacing
 from meshgw.cluster.proxies import serve_proxies
 from meshgw.cluster.scope import Scope
@@ -48,8 +48,10 @@ from meshgw.xds.transport import tls_credentials
 
 _log = get_logger("app")
 
-_WINDOW = 0.005
-"""Seconds in which changes become one commit."""
+_TOGETHER = 0.001
+"""Seconds for which a change waits for others that come with it."""
+_APART = 0.005
+"""Seconds between commits: in a burst, all that comes meanwhile is one."""
 _COUNT_AGAIN = 30.0
 """Seconds between counts of findings."""
 
@@ -97,7 +99,7 @@ class Application:
             else None
         )
         self.leading = Leading()
-        self.leading.elector = make_elector(client, settings, self.leading.changed)
+        self.leading.elector = make_elector(client, settings, self._lead)
         self.statuses = StatusWriter(
             client,
             registry=self.registry,
@@ -129,7 +131,7 @@ class Application:
             if self.mesh is not None:
                 background.append(tasks.create_task(self.mesh.run(), name="mesh"))
             try:
-                if await _unless(stop, self._prepare()):
+                if await unless(stop, self._prepare()):
                     await self._serve(tasks, stop)
             finally:
                 for task in background:
@@ -139,10 +141,11 @@ class Application:
         """Return what keeps this replica from being ready, nothing when it is."""
         if self.ready.is_set():
             return ()
-        waiting = [*self.observations.missing()] if self._stage == "starting" else []
-        if self._stage == "starting" and not self.serving.ready.is_set():
-            waiting.append("no certificate for xDS yet")
-        return (self._stage, *waiting)
+        if self._stage != "starting":
+            return (self._stage,)
+        certificate = () if self.serving.ready.is_set() else ("no certificate for xDS yet",)
+        problems = (f"{found.code} {found.object}: {found.message}" for found in self.observations.findings())
+        return (self._stage, *certificate, *self.observations.missing(), *problems)
 
     def findings(self) -> list[Finding]:
         """Return everything there is to say, sorted."""
@@ -202,10 +205,13 @@ class Application:
             task.cancel()
 
     async def _follow_facts(self) -> None:
+        clock = asyncio.get_running_loop().time
+        last = clock()
         while True:
             await self.facts.changed.wait()
-            await asyncio.sleep(_WINDOW)
+            await asyncio.sleep(max(_TOGETHER, last + _APART - clock()))
             self._commit()
+            last = clock()
 
     async def _count_findings(self) -> None:
         while True:
@@ -273,6 +279,10 @@ class Application:
             uid = source.metadata.uid if source is not None else ""
             self.events.publish(finding.object, "ConfigurationRefused", finding.message, uid=uid)
 
+    def _lead(self, leads: bool) -> None:  # noqa: FBT001 - called by the elector
+        self.metrics.leads.set(leads)
+        self.leading.changed(leads=leads)
+
     def _trust(self, roots: bytes) -> None:
         self._change(replace(self._settings, xds_roots=roots.decode()))
 
@@ -285,14 +295,3 @@ class Application:
 
     def _config_map(self, key: Key) -> ConfigMap | None:
         return self.control.graph.get(t.CONFIG_MAPS, key)
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
-    """Do something and return True, or give it up and return False when `stop` is set before."""
-    async with asyncio.TaskGroup() as tasks:
-        working = tasks.create_task(work)
-        stopping = tasks.create_task(stop.wait())
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        working.cancel()
-        stopping.cancel()
-    return not stop.is_set()

@@ -10,15 +10,21 @@ from meshgw.cluster.facts import ClusterFacts
 from meshgw.cluster.scope import EVERYWHERE, SECRET, SECRETS_FOLLOW, Scope, follow_served, secret_namespaces
 from meshgw.control import Outcome
 from meshgw.engine import Graph
+from meshgw.ir.codes import CODES
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Settings
 from meshgw.kube.client import Client
 from meshgw.kube.seen import Sink
 from meshgw.kube.watches import WatchSet
+from meshgw.observe.log import get_logger
 from meshgw.pipeline import build_graph
 from meshgw.resolve import tables as t
 from meshgw.write.workload import PROXY_KINDS, SELECTOR
 
+_log = get_logger("watches")
+
+_LOOK: Final = 1.0
+"""Seconds between looks at what keeps watches from reading."""
 _OUTLINE: Final = (
     t.NAMESPACES,
     t.GATEWAY_CLASSES,
@@ -48,6 +54,7 @@ class Observations:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watches.run(), name="watches of facts")
             tasks.create_task(self.owned.run(), name="watches of proxies")
+            tasks.create_task(self._tell(), name="problems of watches")
 
     async def settle(self, settings: Settings) -> None:
         """Return once all has been seen: first what says where to look, at last the Secrets that may be read."""
@@ -76,6 +83,17 @@ class Observations:
     def findings(self) -> list[Finding]:
         """Return what could not be read."""
         return [*self.facts.problems(), *self.watches.problems, *self.owned.problems]
+
+    async def _tell(self) -> None:
+        """Log what may not be read, or is not there, once."""
+        told: frozenset[Finding] = frozenset()
+        while True:
+            found = frozenset((*self.watches.problems, *self.owned.problems))
+            for finding in sorted(found - told, key=lambda finding: finding.sort_key):
+                remedy = CODES[finding.code].remedy
+                _log.warning(finding.message, code=finding.code, object=str(finding.object), remedy=remedy)
+            told = found
+            await asyncio.sleep(_LOOK)  # `moved` has one reader, which is whoever settles
 
     def _serve(self, served: frozenset[str]) -> None:
         if served == self._served:

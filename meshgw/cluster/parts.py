@@ -1,9 +1,10 @@
-"""Parts of the application that follow from its settings alone."""
+"""Parts of the application that follow from its settings alone, and how it waits for its end."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from meshgw.api.meta import Key
 from meshgw.cluster.serving import OWN_SECRET, GivenSecret, OwnAuthority, Source, server_names
@@ -45,3 +46,14 @@ def make_elector(client: Client, settings: ClusterSettings, changed: Callable[[b
         return None
     identity = f"{settings.instance or 'meshgw'}_{secrets.token_hex(4)}"
     return Elector(client, namespace=settings.home, name=settings.lease_name, identity=identity, changed=changed)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Do something and return True, or give it up and return False when `stop` is set before."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(work)
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopping.cancel()
+    return not stop.is_set()

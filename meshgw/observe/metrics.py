@@ -45,6 +45,7 @@ class Metrics:
         self.restarts = Counter("envoy_restarts_total", "Restarts of crashed proxies", ["gateway"], **labels)
 
         self.turns = Counter("write_turns_total", "Turns of objects to be written", ["queue", "outcome"], **labels)
+        self.leads = Gauge("leader", "Whether this replica is the one that writes", **labels)
         self.waiting = Gauge("write_queue_objects", "Objects waiting to be written", ["queue"], **labels)
         self.waiting_seconds = Gauge("write_queue_oldest_seconds", "Longest wait to be written", ["queue"], **labels)
         self.writes = Counter("api_writes_total", "Writes to the API server", ["kind", "verb"], **labels)

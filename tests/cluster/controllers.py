@@ -128,7 +128,7 @@ async def run_controller(
         yield controller
     finally:
         if controller.process is not None and controller.process.returncode is None:
-            await controller.end()
+            assert await controller.end() == 0, controller.log()[-6000:]
 
 
 def condition(document: Mapping[str, Any], type_: str) -> tuple[str, str, str]:

@@ -206,6 +206,7 @@ async def test_objects_become_traffic_through_envoys_that_prove_who_they_are(sit
             await eventually(lambda: _is(answers(ports["two"], "/only"), 200), what="two serves", within=20)
         text = (await site.controller.ask("/metrics", site.controller.metrics))[1]
         assert 'meshgw_token_reviews_total{outcome="accepted"}' in text
+        assert "meshgw_leader 1.0" in text
 
 
 async def test_a_killed_controller_costs_no_request_and_the_next_one_goes_on(site: Site, backends: Backends) -> None:

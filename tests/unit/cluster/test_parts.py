@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
-from meshgw.cluster.parts import make_certificates, make_elector, make_settings
+from meshgw.cluster.parts import make_certificates, make_elector, make_settings, unless
 from meshgw.cluster.serving import GivenSecret, OwnAuthority
 from meshgw.config import ClusterSettings, IstioSettings
 from meshgw.kube.client import Client
@@ -19,6 +20,23 @@ def test_the_pipeline_knows_the_mesh_and_where_proxies_dial() -> None:
     assert made.xds_address == "meshgw.gateways.svc:18000"
     apart = make_settings(ClusterSettings(istio=None))
     assert (apart.mesh, apart.trust_domain, apart.loopback_endpoints) == (False, "cluster.local", False)
+
+
+async def test_work_is_given_up_when_the_end_comes_first() -> None:
+    stop, done = asyncio.Event(), list[str]()
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append("work")
+
+    assert await unless(stop, work())
+    assert done == ["work"]
+
+    async def endless() -> None:
+        stop.set()
+        await asyncio.Event().wait()
+
+    assert not await unless(stop, endless())
 
 
 def test_istiod_is_found_by_revision_and_namespace_unless_named() -> None:
