@@ -99,7 +99,10 @@ class Access:
 
     def create_namespace(self, name: str, **labels: str) -> str:
         """Create a namespace and return its name; `istio_io__dataplane_mode="x"` becomes `istio.io/dataplane-mode`."""
-        named = {key.replace("__", "/").replace("_", "-"): value for key, value in labels.items()}
+        named = {}
+        for key, value in labels.items():
+            domain, separator, short = key.rpartition("__")
+            named[f"{domain.replace('_', '.')}{separator and '/'}{short.replace('_', '-')}"] = value
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": named}})
         return name
 
