@@ -70,6 +70,8 @@ def command(*, log_level: str, log_format: str, **options: Any) -> None:
     for flag in ("xds_listen", "metrics_listen", "health_listen", "proxies_listen", "xds_address"):
         _check_address(flag, options[flag])
     configure(level=log_level, form=log_format)
+    # Read when gRPC is imported: else it writes a line for each connection whose handshake fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _serve(options)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -18,6 +18,8 @@ CREDENTIAL: Final = "authorization"
 """The request header that is dropped once the peer is authenticated."""
 _SOURCES: Final = 4096
 """Addresses whose failures are counted."""
+
+K = TypeVar("K")
 
 _log = get_logger("xds")
 
@@ -34,6 +36,7 @@ class Admission:
         self._failures: OrderedDict[str, Pace] = OrderedDict()  # by address, the newest last
         self._waiting = 0
         self._streams = 0
+        self._of_namespace: Counter[str] = Counter()
         self._of_account: Counter[tuple[str, str]] = Counter()
         self._of_pod: Counter[tuple[str, str]] = Counter()
 
@@ -59,6 +62,7 @@ class Admission:
             return refused
         self._streams += 1
         if account is not None:
+            self._of_namespace[account.namespace] += 1
             self._of_account[_name(account)] += 1
             self._of_pod[_pod(account)] += 1
         return peer
@@ -67,10 +71,9 @@ class Admission:
         """Count a stream no more; `peer` is what `enter` returned."""
         self._streams -= 1
         if peer.account is not None:
-            for counter, key in ((self._of_account, _name(peer.account)), (self._of_pod, _pod(peer.account))):
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+            _uncount(self._of_namespace, peer.account.namespace)
+            _uncount(self._of_account, _name(peer.account))
+            _uncount(self._of_pod, _pod(peer.account))
 
     async def _prove(self, authenticate: Authenticate, peer: Peer) -> Peer | Refused:
         self._waiting += 1
@@ -107,7 +110,15 @@ class Admission:
             return Refused("too many streams of this pod", "RESOURCE_EXHAUSTED")
         if self._of_account[_name(account)] >= self._limits.streams_per_account:
             return Refused("too many streams of this ServiceAccount", "RESOURCE_EXHAUSTED")
+        if self._of_namespace[account.namespace] >= self._limits.streams_per_namespace:
+            return Refused("too many streams of this namespace", "RESOURCE_EXHAUSTED")
         return None
+
+
+def _uncount(counter: Counter[K], key: K) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 def _name(account: Account) -> tuple[str, str]:

@@ -60,6 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     streams: int = 2_000
     connections: int = 4_000  # whether or not they have streams
     streams_per_connection: int = 16
+    streams_per_namespace: int = 1_000  # so that no tenant has them all
     streams_per_account: int = 500  # of one ServiceAccount
     streams_per_pod: int = 4  # a proxy has one; those of connections that broke linger a while
     waiting: int = 256  # streams being authenticated

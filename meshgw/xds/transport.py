@@ -49,7 +49,7 @@ def make_server(limits: Limits, *, guarded: bool) -> grpc.aio.Server:
         # First the connection takes no more streams, then the stream ends: the next one may find another replica.
         longest = (1 + AGE_JITTER) * limits.age + 2 * limits.grace
         options += [
-            ("grpc.max_connection_idle_ms", _ms(6 * limits.patience)),
+            ("grpc.max_connection_idle_ms", _ms(limits.patience)),
             ("grpc.max_connection_age_ms", _ms(_DRAIN_AT * limits.age)),
             ("grpc.max_connection_age_grace_ms", _ms(longest - (1 - _DRAIN_JITTER) * _DRAIN_AT * limits.age)),
         ]

@@ -177,6 +177,18 @@ async def test_pods_and_accounts_have_room_of_their_own() -> None:
     assert isinstance(await door.enter(PEER), Peer)
 
 
+async def test_no_namespace_has_all_the_room() -> None:
+    accounts = [account(str(number), name=str(number)) for number in range(3)]
+    door = admission(*accounts, account("elsewhere", namespace="elsewhere"), streams_per_namespace=2)
+    verdicts = [await door.enter(PEER) for _ in range(4)]
+    assert [found.reason if isinstance(found, Refused) else "" for found in verdicts] == [
+        "",
+        "",
+        "too many streams of this namespace",
+        "",
+    ]
+
+
 async def test_nothing_is_remembered_of_those_who_left() -> None:
     door = admission(account(), account())
     for _ in range(2):
