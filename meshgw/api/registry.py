@@ -15,7 +15,7 @@ from meshgw.api.meshgw import MESHGW_GROUP, GatewayParameters
 from meshgw.api.meta import Resource
 from meshgw.api.policy import BackendTLSPolicy, ReferenceGrant
 
-_READ: Final = ("get", "list", "watch")
+_READ: Final = ("list", "watch")
 _STATUS: Final = (*_READ, "patch status")
 
 

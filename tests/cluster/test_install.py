@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from meshgw.install.rules import WRITTEN, Reach, rules
+from meshgw.pipeline import list_kinds
 from tests.cluster import controller_image
 from tests.cluster.access import KubectlError
 from tests.cluster.cluster import Cluster
 from tests.cluster.istiod import Istiod
+from tests.cluster.local import LocalCluster
 from tests.cluster.processes import wait_until
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -117,6 +120,60 @@ def test_what_the_proxy_runs_is_shown_with_its_origin(installed: Cluster) -> Non
     assert own["state"] == "active"
     assert own["subject"].startswith("spiffe://cluster.local/ns/shop/sa/waypoint")
     assert "PRIVATE" not in json.dumps(secrets)
+
+
+def used(cluster: LocalCluster) -> dict[tuple[str, str, str], set[int]]:
+    """What the controller asked the API server for: group, resource and verb, with the statuses of the answers."""
+    found: dict[tuple[str, str, str], set[int]] = {}
+    for line in (cluster.folder / "audit.log").read_bytes().splitlines():
+        event = json.loads(line) if line.endswith(b"}") else {}
+        if event.get("user", {}).get("username") == f"system:serviceaccount:{HOME}:meshgw" and "objectRef" in event:
+            ref = event["objectRef"]
+            resource = "/".join(part for part in (ref.get("resource", ""), ref.get("subresource", "")) if part)
+            key = (ref.get("apiGroup", ""), resource, event["verb"])
+            found.setdefault(key, set()).add(event.get("responseStatus", {}).get("code", 0))
+    return found
+
+
+def test_permissions_are_those_that_are_used(installed: Cluster) -> None:
+    """By the audit log: nothing was refused, the rules say all that was used, and what was not used has a reason."""
+    if not isinstance(installed, LocalCluster):
+        pytest.skip("only a local cluster lets its audit log be read")
+    asked = used(installed)
+    refused = {key for key, codes in asked.items() if 403 in codes}
+    assert refused == set()
+    granted = {
+        (rule.group, resource, verb)
+        for reach in Reach
+        for rule in rules(reach, list_kinds().kinds)
+        for resource in rule.resources
+        for verb in rule.verbs
+    }
+    assert set(asked) - granted == set()
+    unused = granted - set(asked)
+    assert sorted(need for need in unused if not may_be_unused(*need)) == []
+
+
+def may_be_unused(group: str, resource: str, verb: str) -> bool:
+    """Whether this installation has no need of it, and another one has."""
+    if verb == "list":
+        return True  # an API server that streams lists is asked to watch; others are asked to list
+    if verb == "create" and (group, resource) in WRITTEN:
+        return True  # of what an apply makes the log says "patch", but only who may create may do so
+    if verb == "delete":
+        return True  # nothing has been taken away yet
+    if resource.partition("/")[0] in {"daemonsets", "horizontalpodautoscalers", "poddisruptionbudgets"}:
+        return verb != "watch"  # a proxy of one replica has none
+    if resource.endswith("/status"):
+        return resource not in {"gateways/status", "gatewayclasses/status"}  # there are no routes
+    return (resource, verb) in {
+        ("events", "create"),  # nothing has gone wrong
+        ("events", "patch"),
+        ("secrets", "update"),  # no root is old enough to be followed by another
+        ("customresourcedefinitions", "get"),
+        ("configmaps", "get"),
+        ("serviceaccounts", "get"),
+    }
 
 
 def test_the_controller_runs_as_the_image_says(installed: Cluster) -> None:

@@ -31,7 +31,7 @@ def test_every_verb_of_the_registry_is_granted_and_no_kind_twice() -> None:
 
 
 def test_secrets_are_read_and_never_written_outside_the_controllers_namespace() -> None:
-    assert rules(Reach.SECRETS, KINDS) == (PolicyRule("", ("secrets",), ("get", "list", "watch")),)
+    assert rules(Reach.SECRETS, KINDS) == (PolicyRule("", ("secrets",), ("list", "watch")),)
     for reach in (Reach.CLUSTER, Reach.NAMESPACED, Reach.MESH):
         assert [rule for rule in rules(reach, KINDS) if "secrets" in rule.resources] == []
 
