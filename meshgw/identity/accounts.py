@@ -32,7 +32,10 @@ class Identities:
         self.rotator = Rotator(source, self._note, observer=observer)
 
     def want(self, accounts: set[Key]) -> None:
-        """Keep exactly these ServiceAccounts' certificates fresh; names that no identity can have are `refused`."""
+        """Keep exactly these ServiceAccounts' certificates fresh; names that no identity can have are `refused`.
+
+        Where the trust domain has changed, what was published for a ServiceAccount stays until a new certificate comes.
+        """
         self.refused = {}
         wanted = set()
         for account in accounts:
@@ -43,7 +46,9 @@ class Identities:
         kept = set(self.rotator.identities)
         for identity in sorted(kept - wanted):
             self.rotator.remove(identity)
-            self._publish(account_of(identity), None)
+        served = {account_of(identity) for identity in wanted}
+        for account in sorted({account_of(identity) for identity in kept} - served):
+            self._publish(account, None)
         for identity in sorted(wanted - kept):
             self.rotator.add(identity)
 

@@ -17,7 +17,7 @@ class IdentityObserver(Protocol):
         """A certificate was issued, accepted and published."""
 
     def rotation_failed(self, identity: SpiffeId, code: str) -> None:
-        """No certificate could be had; `code` is a gRPC status name or the code of an `IssueError`."""
+        """No certificate could be had; `code` is that of an `IssueError`, or the name of another exception."""
 
     def identity_removed(self, identity: SpiffeId) -> None:
         """The certificate of this identity is no longer kept."""

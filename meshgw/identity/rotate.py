@@ -40,8 +40,9 @@ class CertificateSource(Protocol):
 class Rotator:
     """Owns the certificates of a set of identities: fetches, publishes, replaces at half-life.
 
-    `publish` gets every new certificate, in the task of that identity; what it raises ends `run`. While the CA is
-    away the last certificate stays published, and tries go on after it has ended.
+    `publish` gets every new certificate, in the task of that identity. While the CA is away the last certificate stays
+    published, and tries go on after it has ended. A bug in `source` or `publish` is a failed try of that identity, of
+    which only the type is logged: its text could hold what nobody may read.
     """
 
     def __init__(
@@ -119,20 +120,29 @@ class Rotator:
             try:
                 async with self._turns:
                     certificate = await self._source.fetch(identity)
-            except IssueError as error:
+                self._accept(identity, certificate)
+            except Exception as error:  # noqa: BLE001 - one identity must not end those of all others
                 failures += 1
-                delay = self._retry_delay(identity, failures)
-                _log.warning("no certificate", identity=identity.uri, error=str(error), retry_seconds=round(delay, 1))
-                self._observer.rotation_failed(identity, error.code)
-                await self._clock.sleep(delay)
+                await self._clock.sleep(self._fail(identity, error, failures))
                 continue
             failures = 0
-            self._accept(identity, certificate)
             await self._sleep_until_half(certificate)
 
+    def _fail(self, identity: SpiffeId, error: Exception, failures: int) -> float:
+        """Tell of a failed try; return the seconds until the next."""
+        delay = self._retry_delay(identity, failures)
+        if isinstance(error, IssueError):
+            _log.warning("no certificate", identity=identity.uri, error=str(error), retry_seconds=round(delay, 1))
+            self._observer.rotation_failed(identity, error.code)
+        else:
+            bug = type(error).__name__
+            _log.error("no certificate: a bug", identity=identity.uri, error=bug, retry_seconds=round(delay, 1))
+            self._observer.rotation_failed(identity, bug)
+        return delay
+
     def _accept(self, identity: SpiffeId, certificate: WorkloadCertificate) -> None:
-        self._certificates[identity] = certificate
         self._publish(certificate)
+        self._certificates[identity] = certificate
         self._observer.certificate_expires(identity, certificate.not_after.timestamp())
         self._observer.certificate_rotated(identity)
         _log.info("certificate rotated", identity=identity.uri, not_after=certificate.not_after.isoformat())

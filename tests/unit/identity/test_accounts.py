@@ -15,6 +15,7 @@ from meshgw.identity.observer import SilentObserver
 from meshgw.identity.selfsigned import EmbeddedCa
 from meshgw.identity.spiffe import SpiffeId
 from meshgw.ir.backend import WorkloadCertificate
+from tests.rig.waiting import eventually
 
 
 class Nobody:
@@ -60,3 +61,27 @@ async def test_a_name_that_no_identity_can_have_costs_only_itself() -> None:
     assert [identity.service_account for identity in identities.rotator.identities] == ["fine"]
     identities.want({Key("shop", "fine")})
     assert identities.refused == {}
+
+
+async def test_a_new_trust_domain_takes_nothing_away_before_its_certificate_comes() -> None:
+    published: list[tuple[Key, WorkloadCertificate | None]] = []
+    with tempfile.TemporaryDirectory(prefix="meshgw-unit-") as scratch:
+        async with EmbeddedCa(MeshAuthority(), address=f"unix:{scratch}/ca.sock") as ca:
+            source = IstiodClient(ca.address, roots=ca.roots, token=ca.tokens, plaintext=True)
+            identities = Identities(
+                source, lambda key, row: published.append((key, row)), trust_domain="old", observer=SilentObserver()
+            )
+            account, other = Key("shop", "waypoint"), Key("shop", "other")
+            async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+                rotating = tasks.create_task(identities.rotator.run())
+                identities.want({account, other})
+                identities.trust_domain = "cluster.local"
+                identities.want({account})
+                assert published == [(other, None)]
+                assert [identity.trust_domain for identity in identities.rotator.identities] == ["cluster.local"]
+                await eventually(lambda: len(published) == 2)
+                identities.want(set())
+                rotating.cancel()
+    assert published[1][0] == account
+    assert published[1][1] is not None
+    assert published[2:] == [(account, None)]

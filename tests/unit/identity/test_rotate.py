@@ -307,13 +307,41 @@ async def test_many_identities_do_not_ask_all_at_once() -> None:
     assert rig.source.busiest <= 8
 
 
-async def test_a_bug_is_not_hidden() -> None:
+async def test_a_bug_is_one_identitys_failed_try_and_only_its_type_is_told() -> None:
     rig = Rig()
-    rig.source.fault = RuntimeError("a bug")
+    rig.source.fault = RuntimeError("the secret")
     rig.rotator.add(GATEWAY)
-    with pytest.raises(ExceptionGroup) as caught:
-        await rig.rotator.run()
-    assert caught.value.subgroup(RuntimeError) is not None
+    with capture_logs() as logs:
+        async with rig.running():
+            await rig.clock.advance(6)
+            rig.source.fault = None
+            await rig.clock.advance(1)
+            assert len(rig.published) == 1
+    assert rig.source.asked == [0, 1, 3, 7]
+    assert rig.observer.events[:3] == [("failed", GATEWAY, "RuntimeError")] * 3
+    assert [(each["log_level"], each["error"]) for each in logs[:3]] == [("error", "RuntimeError")] * 3
+    assert "the secret" not in str(logs)
+
+
+async def test_a_certificate_that_cannot_be_published_is_fetched_anew() -> None:
+    rig = Rig()
+    published: list[WorkloadCertificate] = []
+
+    def publish(certificate: WorkloadCertificate) -> None:
+        if len(rig.source.asked) == 1:
+            raise LookupError
+        published.append(certificate)
+
+    rotator = Rotator(rig.source, publish, clock=rig.clock, observer=rig.observer)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(rotator.run())
+        rotator.add(GATEWAY)
+        await rig.clock.asleep()
+        assert rotator.certificate(GATEWAY) is None
+        await rig.clock.advance(1)
+        assert [rotator.certificate(GATEWAY)] == published
+        task.cancel()
+    assert rig.observer.events[0] == ("failed", GATEWAY, "LookupError")
 
 
 async def test_it_can_run_again_after_it_was_stopped() -> None:
