@@ -80,7 +80,15 @@ def install() -> Path:
                     (staged / "libraries").write_text("".join(f"{source}\t{place}\n" for source, place in found))
                     _compile(staged)
                     staged.rename(home)
+                _forget_older(home)
     return home
+
+
+def _forget_older(home: Path) -> None:
+    """Delete former folders but the latest, which another run may be reading."""
+    others = [other for other in home.parent.glob("python-*") if other != home]
+    for other in sorted(others, key=lambda other: other.stat().st_mtime)[:-1]:
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def _install_dependencies(target: Path) -> None:
