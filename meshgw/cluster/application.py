@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from meshgw.api.core import ConfigMap
 from meshgw.api.meta import Key
 from meshgw.api.registry import Kind
 from meshgw.cluster.authenticate import TokenReviewer, authorize_owners
@@ -91,7 +90,6 @@ class Application:
                 settings.istio,
                 self.registry,
                 self.facts,
-                self._config_map,
                 on_trust_domains=self._trust_domains,
                 observer=self.metrics,
             )
@@ -145,7 +143,8 @@ class Application:
             return (self._stage,)
         certificate = () if self.serving.ready.is_set() else ("no certificate for xDS yet",)
         problems = (f"{found.code} {found.object}: {found.message}" for found in self.observations.findings())
-        return (self._stage, *certificate, *self.observations.missing(), *problems)
+        mesh = self.mesh.missing() if self.mesh is not None else ()
+        return (self._stage, *certificate, *mesh, *self.observations.missing(), *problems)
 
     def findings(self) -> list[Finding]:
         """Return everything there is to say, sorted."""
@@ -210,6 +209,7 @@ class Application:
         while True:
             await self.facts.changed.wait()
             await asyncio.sleep(max(_TOGETHER, last + _APART - clock()))
+            await self.observations.anticipate(self.control.graph)
             self._commit()
             last = clock()
 
@@ -232,7 +232,7 @@ class Application:
         self.observations.follow(outcome, self.control.graph)
         if outcome.gateways:
             self._follow_gateways()
-        if outcome.gateways or batch.keys() & {t.SERVICE_ACCOUNTS, t.CONFIG_MAPS, t.SETTINGS}:
+        if outcome.gateways or batch.keys() & {t.SERVICE_ACCOUNTS, t.SETTINGS}:
             self._follow_accounts()
 
     def _follow_gateways(self) -> None:
@@ -292,6 +292,3 @@ class Application:
 
     def _trust_domains(self, found: TrustDomains) -> None:
         self._change(replace(self._settings, trust_domain=found[0], trust_domain_aliases=found[1:]))
-
-    def _config_map(self, key: Key) -> ConfigMap | None:
-        return self.control.graph.get(t.CONFIG_MAPS, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from meshgw.api.registry import Registry
@@ -25,6 +26,8 @@ _log = get_logger("watches")
 
 _LOOK: Final = 1.0
 """Seconds between looks at what keeps watches from reading."""
+_MOMENT: Final = 1.0
+"""Seconds for which a commit waits for Secrets."""
 _OUTLINE: Final = (
     t.NAMESPACES,
     t.GATEWAY_CLASSES,
@@ -68,6 +71,25 @@ class Observations:
         self.watches.follow(self._secret, secret_namespaces(self._sketch(settings), self._served))
         await settle_or_refused(self.watches)
         await settle_or_refused(self.owned)
+
+    async def anticipate(self, graph: Graph) -> None:
+        """Before a commit, see the Secrets of namespaces that get their first Gateway of ours; for a moment at most.
+
+        Else the first thing to be said of a new Gateway would be that its certificates are missing.
+        """
+        classes = graph.rows(t.CLASSES)
+        pending = self.facts.peek(t.GATEWAYS).get(t.GATEWAYS, {})
+        wanted = {
+            key.namespace for key, row in pending.items() if row is not None and row.spec.gateway_class_name in classes
+        }
+        if EVERYWHERE not in self._served:
+            wanted &= self._served
+        if not wanted or wanted <= (known := secret_namespaces(graph, self._served)):
+            return
+        self.watches.follow(self._secret, known | wanted)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT):
+                await settle_or_refused(self.watches)
 
     def follow(self, outcome: Outcome, graph: Graph) -> None:
         """Let what is watched follow a commit."""

@@ -248,16 +248,21 @@ async def test_secrets_are_read_where_gateways_of_ours_are_and_nowhere_else(site
             "tls": {"certificateRefs": [{"name": "certificate"}]},
         }
     ]
+    await site.apply(leaf.secret("certificate", space))
     await site.apply(secured)
 
     async def resolved() -> tuple[str, str]:
-        (listener,) = (await site.get("gateway", "secured"))["status"]["listeners"]
-        return condition({"status": listener}, "ResolvedRefs")[:2]
+        listeners = (await site.get("gateway", "secured")).get("status", {}).get("listeners", ())
+        return condition({"status": listeners[0] if listeners else {}}, "ResolvedRefs")[:2]
 
-    await eventually(lambda: _is(resolved(), "False"), what="a missing Secret is told", within=15)
-    await site.apply(leaf.secret("certificate", space))
+    def writes() -> int:
+        refs = (event["objectRef"] for event in apiserver.audit() if event["verb"] == "patch")
+        return sum(1 for ref in refs if (ref["name"], ref.get("subresource")) == ("secured", "status"))
+
     await eventually(lambda: _is(resolved(), "True"), what="the Secret is seen", within=15)
-
+    assert await asyncio.to_thread(writes) == 1  # nobody was told that it is missing
+    await asyncio.to_thread(site.access.kubectl, "-n", space, "delete", "secret", "certificate")
+    await eventually(lambda: _is(resolved(), "False"), what="a missing Secret is told", within=15)
     assert await asyncio.to_thread(watched) - before == {space}
     assert EVERYWHERE not in before
 
