@@ -88,7 +88,7 @@ RESOLVE: tuple[Step, ...] = (
     Derived(t.GATEWAY_PROFILES, source=t.OUR_GATEWAYS, fn=profile_gateway),
     Derived(t.LISTENERS, source=t.OUR_GATEWAYS, fn=resolve_listeners),
     Derived(t.LISTENER_SET_RESULTS, source=t.LISTENER_SETS, fn=resolve_listener_sets),
-    Derived(t.PROXY_PLANS, source=t.OUR_GATEWAYS, fn=plan_proxy),
+    Derived(t.PROXY_PLANS, source=t.GATEWAYS, fn=plan_proxy),
     # What is behind waypoints, and who may call it
     Derived(t.WORKLOADS, source=t.PODS, fn=resolve_workload),
     Derived(t.ADMISSIONS, source=t.GATEWAY_PROFILES, fn=resolve_admission),

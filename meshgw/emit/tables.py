@@ -101,5 +101,5 @@ PROXY_OBJECTS: Table[ObjectRef, ProxyObject] = Table(
 )
 """The Kubernetes objects that run the proxies of each Gateway, in a cluster.
 
-A Gateway's objects that are not here are to be removed, unless its row of PROXY_PLANS is HELD.
+A Gateway's objects that are not here are to be removed, unless its row of PROXY_PLANS is HELD or missing.
 """

@@ -23,11 +23,13 @@ class Deploying(StrEnum):
     MANAGED: those of PROXY_OBJECTS are made and kept as they are there, others of the Gateway are removed.
     HELD: whatever exists stays as it is: nothing is made, changed or removed.
     SELF_MANAGED: the user runs the proxies; objects that were made for the Gateway are removed.
+    RELEASED: the Gateway is another controller's; objects that were made for it are removed.
     """
 
     MANAGED = "managed"
     HELD = "held"
     SELF_MANAGED = "selfManaged"
+    RELEASED = "released"
 
 
 class ProxyPort(msgspec.Struct, frozen=True, order=True):
@@ -39,7 +41,7 @@ class ProxyPort(msgspec.Struct, frozen=True, order=True):
 
 
 class ProxyPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The decision for one Gateway of ours, and all that its objects depend on besides the settings.
+    """The decision for one Gateway, and all that its objects depend on besides the settings.
 
     `name` is that of all its objects, `uid` that of the Gateway, `held_by` says why they are HELD. `labels` and
     `annotations` are what the infrastructure of the Gateway adds, `address` what its Service asks for ("" is any).

@@ -12,7 +12,7 @@ from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import GatewayClass, Role, WaypointFor
 from meshgw.ir.status import Condition
 from meshgw.resolve.conditions import ACCEPTED, Problem, fails, holds
-from meshgw.resolve.parameters import class_parameters
+from meshgw.resolve.parameters import INVALID_PARAMETERS, class_parameters
 from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES
 
@@ -56,7 +56,7 @@ def find_class(view: View, name: str) -> GatewayClass | None:
     if declared is not None:
         return declared
     if name in WELL_KNOWN and view.get(GATEWAY_CLASSES, Key("", name)) is None:
-        return GatewayClass(name=name, role=WELL_KNOWN[name], conditions=(holds(ACCEPTED, 0),))
+        return GatewayClass(name=name, role=WELL_KNOWN[name], conditions=(_undeclared(view),))
     return None
 
 
@@ -68,6 +68,14 @@ def parse_role(value: str) -> Role | None:
 def parse_waypoint_for(value: str) -> WaypointFor | None:
     """Return the traffic type of a label, or None for an unknown one."""
     return next((traffic for traffic in WaypointFor if traffic.value == value), None)
+
+
+def _undeclared(view: View) -> Condition:
+    """Return whether an undeclared class is accepted: not where its parameters could be missing with it."""
+    if not read_settings(view).deploys:
+        return holds(ACCEPTED, 0)
+    message = "it does not exist, so nobody knows its parameters"
+    return fails(ACCEPTED, 0, reason=INVALID_PARAMETERS, message=message)
 
 
 def _problem(view: View, row: api.GatewayClass) -> Problem | None:

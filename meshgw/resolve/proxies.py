@@ -13,12 +13,12 @@ from meshgw.api.meta import Key, ObjectRef
 from meshgw.engine import View
 from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import Gateway, Listener, Protocol, Role
-from meshgw.ir.proxy import Deploying, ProxyPlan, ProxyPort
+from meshgw.ir.proxy import Deploying, ProxyPlan, ProxyPort, proxy_name
 from meshgw.resolve.addresses import usable_address
 from meshgw.resolve.conditions import Problem
 from meshgw.resolve.parameters import effective_parameters
 from meshgw.resolve.settings import read_settings
-from meshgw.resolve.tables import GATEWAYS, LISTENERS, OUR_GATEWAYS
+from meshgw.resolve.tables import GATEWAY_CLASSES, GATEWAYS, LISTENERS, OUR_GATEWAYS
 
 SERVICE_TYPES: Final = {Role.INGRESS: "LoadBalancer", Role.EGRESS: "ClusterIP", Role.WAYPOINT: "ClusterIP"}
 """The type of a Gateway's Service unless its parameters say another."""
@@ -39,14 +39,22 @@ RESERVED: Final = frozenset(
 _APP_PROTOCOLS: Final = {Protocol.HTTP: "http", Protocol.HTTPS: "https", Protocol.TLS: "tls", Protocol.TCP: "tcp"}
 
 
-def plan_proxy(view: View, key: Key, row: Gateway) -> Iterable[tuple[Key, ProxyPlan]]:
+def plan_proxy(view: View, key: Key, gateway: api.Gateway) -> Iterable[tuple[Key, ProxyPlan]]:
     """Return the decision for a Gateway, if proxies are deployed at all."""
-    gateway = view.get(GATEWAYS, key)
-    if gateway is None or not read_settings(view).deploys:
+    settings = read_settings(view)
+    if not settings.deploys:
         return
-    name, parameters = row.service_account, effective_parameters(view, gateway)
+    name, parameters = proxy_name(key.name, gateway.spec.gateway_class_name), effective_parameters(view, gateway)
     plan = ProxyPlan(gateway=key, name=name, uid=gateway.metadata.uid)
-    if not row.accepted:
+    row = view.get(OUR_GATEWAYS, key)
+    if row is None:
+        # A class is recreated to change its controllerName. Meanwhile nobody knows whose its Gateways are.
+        its_class = view.get(GATEWAY_CLASSES, Key("", gateway.spec.gateway_class_name))
+        if its_class is None or its_class.spec.controller_name == settings.controller_name:
+            yield key, _hold(plan, f"there is no GatewayClass {gateway.spec.gateway_class_name}")
+        else:
+            yield key, structs.replace(plan, deploying=Deploying.RELEASED)
+    elif not row.accepted:
         yield key, _hold(plan, "the Gateway is not accepted")
     elif row.held or isinstance(parameters, Problem):
         yield key, _hold(plan, "the parameters cannot be used: what is deployed stays as it is")

@@ -125,7 +125,7 @@ LISTENER_SET_RESULTS: Table[Key, ir.ListenerSetResult] = Table(
 )
 
 PROXY_PLANS: Table[Key, ProxyPlan] = Table("proxy-plans")
-"""In a cluster: what is done with the Kubernetes objects of each Gateway of ours."""
+"""In a cluster: what is done with the Kubernetes objects of each Gateway, also of those that are not ours any more."""
 
 # --- Waypoints -----------------------------------------------------------------------------------------------------
 

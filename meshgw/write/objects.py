@@ -6,7 +6,7 @@ of that Gateway, not something to take over; and nothing is deleted whose owner 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -104,8 +104,6 @@ class ObjectWriter:
         self._observer = observer
         self._objects: dict[ObjectRef, _Object] = {}
         self._plans: dict[Key, ProxyPlan] = {}
-        self._released: dict[Key, str] = {}
-        """The uids of Gateways that are somebody else's now, or gone, and still have objects."""
         self._problems: dict[Key, dict[ObjectRef, Problem]] = {}
         self.queue: Final = Queue[ObjectRef]("objects", self._write, pace=pace or _PACE, observer=observer, timer=timer)
 
@@ -125,14 +123,15 @@ class ObjectWriter:
                     self.queue.mark(ref, fresh=False)
 
     def desire(self, objects: Mapping[ObjectRef, ProxyObject | None], plans: Mapping[Key, ProxyPlan | None]) -> None:
-        """Take in the objects that changed, and what is to be done with those of Gateways whose plan changed."""
+        """Take in the objects that changed, and what is to be done with those of Gateways whose plan changed.
+
+        Of a Gateway without a plan nothing is removed: if it is gone, the garbage collector takes what it owned.
+        """
         for gateway, plan in plans.items():
-            before = self._plans.pop(gateway, None)
-            self._released.pop(gateway, None)
             if plan is not None:
                 self._plans[gateway] = plan
-            elif before is not None:
-                self._released[gateway] = before.uid
+            else:
+                self._plans.pop(gateway, None)
         for ref in sorted(objects, key=_turn):
             known = self._objects.setdefault(ref, _Object())
             former, known.row = known.row, objects[ref]
@@ -143,7 +142,6 @@ class ObjectWriter:
         for ref, known in self._objects.items():
             if known.row is None and known.found is not None and known.found.gateway_in(ref.namespace) in plans:
                 self.queue.mark(ref)
-        self._released = {gateway: uid for gateway, uid in self._released.items() if any(self._left_of(gateway))}
 
     async def run(self) -> None:
         """Write until cancelled: while this replica leads, and not before the first commit of all that there is."""
@@ -161,13 +159,6 @@ class ObjectWriter:
     def problems(self, gateway: Key) -> tuple[Problem, ...]:
         """Return what is wrong with the objects of a Gateway."""
         return tuple(sorted(self._problems.get(gateway, {}).values()))
-
-    def _left_of(self, gateway: Key) -> Iterable[ObjectRef]:
-        return (
-            ref
-            for ref, known in self._objects.items()
-            if known.found is not None and known.found.gateway_in(ref.namespace) == gateway
-        )
 
     def _forget(self, ref: ObjectRef, known: _Object) -> bool:
         if known.row is not None or known.found is not None:
@@ -239,12 +230,10 @@ class ObjectWriter:
 
     async def _remove(self, ref: ObjectRef, found: Found) -> Outcome:
         """Delete an object that its Gateway no longer needs."""
-        gateway = found.gateway_in(ref.namespace)
-        plan = self._plans.get(gateway)
-        if plan is not None and plan.deploying is Deploying.HELD:
+        plan = self._plans.get(found.gateway_in(ref.namespace))
+        if plan is None or plan.deploying is Deploying.HELD:
             return Outcome.IDLE
-        uid = plan.uid if plan is not None else self._released.get(gateway, "")
-        if found.deleting or not found.is_only_of(uid):
+        if found.deleting or not found.is_only_of(plan.uid):
             return Outcome.IDLE
         await self._delete(ref, found)
         return Outcome.WRITTEN

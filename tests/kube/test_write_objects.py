@@ -283,6 +283,9 @@ async def test_a_gateway_that_is_self_managed_or_given_away_loses_its_objects(cl
         await found.is_quiet()
         assert await found.exists("Deployment"), "held"
         found.plan(None)
+        await found.is_quiet()
+        assert await found.exists("Deployment"), "left to the garbage collector"
+        found.plan(Deploying.RELEASED)
         for kind in ("Deployment", "ConfigMap"):
             await eventually(lambda kind=kind: _gone(found, kind), within=10)
 

@@ -151,3 +151,37 @@ def test_ports_of_the_proxy_itself_are_no_listeners(port: int, protocol: str, *,
     assert row.accepted is accepted
     if not accepted:
         assert (row.conditions[0].reason, row.findings[0].code) == ("PortUnavailable", "MG1004")
+
+
+def test_without_its_class_a_gateway_is_held_until_another_controller_has_it() -> None:
+    plain = gateway_class("edge").split(", parametersRef")[0] + "}\n---\n"
+    world = deploy(plain, gateway(class_name="edge"))
+    made = world.plan()
+    assert made.deploying is Deploying.MANAGED
+    world.remove(t.GATEWAY_CLASSES, "edge", "")
+    held = world.plan()
+    assert (held.deploying, held.held_by) == (Deploying.HELD, "there is no GatewayClass edge")
+    assert (held.name, held.uid) == (made.name, made.uid)
+    assert world.objects() == {}
+    world.put(plain)
+    assert world.plan() == made
+    world.put(plain.replace("meshgw.dev/gateway-controller", "example.com/other"))
+    assert world.plan().deploying is Deploying.RELEASED
+
+
+def test_a_standard_class_that_is_missing_may_have_had_parameters() -> None:
+    world = deploy(gateway())
+    before = dict(world.graph.rows(t.LISTENERS))
+    world.remove(t.GATEWAY_CLASSES, "meshgw", "")
+    assert world.plan().deploying is Deploying.HELD
+    assert world.objects() == {}
+    assert dict(world.graph.rows(t.LISTENERS)) == before, "it serves on"
+    world._commit({t.BINDINGS: {KEY: BOUND}})
+    assert reasons(status(world))["Accepted"] == "Invalid"
+    assert reasons(status(world))["Programmed"] == "Invalid"
+    assert [address.value for address in status(world).addresses] == ["192.0.2.1"]
+
+
+def test_where_nothing_is_deployed_there_is_no_decision() -> None:
+    world = deploy(gateway(class_name="unheard-of"), gateway("other"), deploys=False)
+    assert not world.graph.rows(t.PROXY_PLANS)

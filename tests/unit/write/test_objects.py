@@ -210,12 +210,36 @@ async def test_a_gateway_that_is_given_away_loses_its_objects() -> None:
         cluster.want(body(), plan=plan())
         await cluster.timer.advance(2)
         cluster.show()
-        cluster.want(None, plan=None)
+        cluster.want(None, plan=plan(Deploying.RELEASED))
         await cluster.timer.advance(2)
         assert cluster.objects == {}
         cluster.show()
-        cluster.writer.desire({}, {})
-        assert cluster.writer._released == {}
+        assert cluster.writer._objects == {}
+
+
+async def test_what_was_given_away_before_a_restart_is_removed_after_it() -> None:
+    cluster = Cluster()
+    cluster.put(body())
+    cluster.put(body("other", SERVICE))
+    cluster.show()
+    cluster.show(SERVICE)
+    cluster.writer.desire({}, {GATEWAY: plan(Deploying.RELEASED)})
+    async with running(cluster.writer.run):
+        await cluster.timer.advance(60)
+        assert set(cluster.objects) == {SERVICE}, "of an earlier Gateway of that name"
+
+
+async def test_what_a_gateway_without_a_plan_owns_is_left_to_the_garbage_collector() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        cluster.want(None, plan=None)
+        cluster.show()
+        await cluster.timer.advance(60)
+        assert DEPLOYMENT in cluster.objects
+        assert cluster.writes == [APPLY]
 
 
 async def test_objects_of_gateways_that_are_not_ours_are_left_alone() -> None:
