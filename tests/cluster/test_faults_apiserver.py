@@ -1,0 +1,87 @@
+"""An API server that is away: proxies serve on, and what changed meanwhile holds afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.apiserver import ApiServer
+from tests.cluster.controllers import run_controller
+from tests.cluster.link import Link
+from tests.cluster.test_controller import Site, answers, backend, gateway, own_address, route
+from tests.rig.addresses import free_ports
+from tests.rig.backends import Backends
+from tests.rig.load import Load
+from tests.rig.waiting import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+LOST = "the lease is not held"
+HELD = "the lease is held"
+
+
+@pytest.fixture
+async def backends() -> AsyncIterator[Backends]:
+    async with Backends() as started:
+        yield started
+
+
+async def serves(port: int, path: str, status: int = 200) -> bool:
+    found = await answers(port, path)
+    assert found == status, f"{path}: {found}"
+    return True
+
+
+async def accepted(site: Site, name: str) -> bool:
+    """Whether a route's status is of its present generation, and good."""
+    found = await site.get("httproute", name)
+    conditions = found["status"]["parents"][0]["conditions"] if "status" in found else []
+    of_now = [each for each in conditions if each["observedGeneration"] == found["metadata"]["generation"]]
+    assert {each["type"]: each["status"] for each in of_now} == {"Accepted": "True", "ResolvedRefs": "True"}
+    return True
+
+
+async def test_changes_while_the_api_server_is_away_hold_once_it_is_back(
+    apiserver: ApiServer, backends: Backends, tmp_path: Path
+) -> None:
+    """Away for longer than the Lease lasts, for this controller alone: everybody else goes on changing things."""
+    first, second = await backends.echo("first", host=own_address()), await backends.echo("second", host=own_address())
+    (port,) = free_ports(1)
+    async with Link(apiserver, tmp_path) as link:
+        options = ("--no-mesh", "--kubeconfig", str(link.kubeconfig))
+        async with run_controller(apiserver, tmp_path, "cut-off", *options) as controller:
+            site = Site(apiserver, controller)
+            await site.apply(gateway(controller, "kept", port), *backend(controller, first))
+            await site.apply(*(route(controller, name, ["kept"], f"/{name}") for name in ("kept", "edited", "removed")))
+            await eventually(lambda: site.has_objects("kept"), what="the objects", within=15)
+            async with site.envoy("kept") as log:
+                for name in ("kept", "edited", "removed"):
+                    await eventually(lambda name=name: serves(port, f"/{name}"), what="it serves", within=20)
+                await eventually(lambda: accepted(site, "edited"), within=15)
+                async with Load(("127.0.0.1", port), "/kept", clients=2, pause=0.01) as load:
+                    await link.cut()
+                    await site.apply(
+                        route(controller, "edited", ["kept"], "/other"),
+                        route(controller, "added", ["kept"], "/added"),
+                        *backend(controller, second),
+                    )
+                    await asyncio.to_thread(apiserver.kubectl, "-n", controller.name, "delete", "httproute", "removed")
+                    await eventually(lambda: LOST in controller.log(), what="it leads no longer", within=30)
+                    assert (await controller.ask("/readyz", controller.health))[0] == 200
+                    assert await answers(port, "/edited") == 200
+                    assert await answers(port, "/added") == 404
+                    assert "status" not in await site.get("httproute", "added")
+
+                    await link.mend()
+                    for path, status in (("/added", 200), ("/other", 200), ("/edited", 404), ("/removed", 404)):
+                        await eventually(lambda p=path, s=status: serves(port, p, s), what=path, within=30)
+                    for name in ("added", "edited"):
+                        await eventually(lambda name=name: accepted(site, name), what=name, within=30)
+                    await eventually(lambda: "second" in load.report.pods, what="the endpoint that is new", within=30)
+            assert (load.report.failed, load.report.samples) == (0, []), log.read_text()
+            assert controller.log().count(HELD) == 2
+            assert controller.process is not None
+            assert controller.process.returncode is None
