@@ -29,6 +29,7 @@ class ClusterFacts:
         self._tables: dict[str, Table[Any, Any]] = list_facts()
         self._pending: Batch = {}
         self._problems: dict[ObjectRef, tuple[Finding, ...]] = {}
+        self._told: dict[str, tuple[Finding, ...]] = {}
 
     def see(self, kind: Kind, seen: Sequence[Seen]) -> None:
         """Take in what a reflector has seen: the sink of all of them."""
@@ -49,6 +50,10 @@ class ClusterFacts:
         self._pending.setdefault(table, {})[key] = row
         self.changed.set()
 
+    def tell(self, topic: str, findings: Sequence[Finding]) -> None:
+        """Take all that is wrong with something that is no fact, instead of what was said of it before."""
+        self._told[topic] = tuple(findings)
+
     def poke(self) -> None:
         """Ask for a commit, also of nothing: something that is no fact has moved a Gateway."""
         self.moved = True
@@ -67,4 +72,4 @@ class ClusterFacts:
 
     def problems(self) -> list[Finding]:
         """Return what could not be read."""
-        return [finding for found in self._problems.values() for finding in found]
+        return [finding for each in (self._problems, self._told) for found in each.values() for finding in found]

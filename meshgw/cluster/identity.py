@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,6 +11,8 @@ import msgspec
 
 from meshgw.api.core import ConfigMap
 from meshgw.api.meta import Key
+from meshgw.api.registry import Kind
+from meshgw.cluster.configmap import ConfigMapWatch, Told
 from meshgw.identity.accounts import Identities, account_of
 from meshgw.identity.address import CaAddress
 from meshgw.identity.certificate import WorkloadCertificate
@@ -20,16 +22,18 @@ from meshgw.identity.observer import IdentityObserver
 from meshgw.identity.spiffe import DEFAULT_TRUST_DOMAIN, SpiffeId
 from meshgw.identity.tokens import AUDIENCE
 from meshgw.ir import backend
+from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import IdentityProblem
 from meshgw.kube.client import AccessError, ApiError, Client, resource_path
+from meshgw.kube.seen import Seen
 
 ROOTS_CONFIG_MAP: Final = "istio-ca-root-cert"
-"""In every namespace, by istiod."""
+"""In every namespace, by istiod; who may write in one of them may change the one there."""
 ROOTS_KEY: Final = "root-cert.pem"
 TOKEN_SECONDS: Final = 3600
 
-ConfigMaps = Callable[[Key], ConfigMap | None]
-"""Returns a ConfigMap as last seen."""
+Bundle = Callable[[], str]
+"""Returns the mesh roots in PEM, "" while there are none."""
 Publish = Callable[[Key, backend.WorkloadCertificate | None], None]
 Tell = Callable[[Key, IdentityProblem | None], None]
 """Takes a ServiceAccount and why there is no new certificate for it, None when there is one."""
@@ -84,16 +88,57 @@ class TokenRequests:
             raise OSError("the API server's answer is no token") from None
 
 
+class MeshRoots:
+    """Keeps up with the roots by which istiod is verified: those in its root namespace, where no tenant can put others.
+
+    `known` is set once they were seen, or are known to be absent or refused; `on_change` hears of others than before,
+    `tell` of what keeps them from being read.
+    """
+
+    def __init__(
+        self, client: Client, kind: Kind, *, namespace: str, on_change: Callable[[], None], tell: Told
+    ) -> None:
+        self.known = asyncio.Event()
+        self.bundle = ""
+        """The roots in PEM, "" while there are none."""
+        self._on_change = on_change
+        self._tell = tell
+        self._watch = ConfigMapWatch(
+            client, kind, Key(namespace, ROOTS_CONFIG_MAP), see=self._see, refused=self._refuse
+        )
+
+    async def run(self) -> None:
+        """Keep up until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch.run(), name="mesh roots")
+            await self._watch.synced.wait()
+            self.known.set()
+
+    def _see(self, seen: Seen) -> None:
+        self._tell(seen.problems)
+        row = seen.object if isinstance(seen.object, ConfigMap) else None
+        if seen.problems or (row is None and not seen.gone):
+            return
+        before, self.bundle = self.bundle, row.data.get(ROOTS_KEY, "") if row is not None else ""
+        if self.bundle != before:
+            self._on_change()
+
+    def _refuse(self, problem: Finding | None) -> None:
+        self._tell(() if problem is None else (problem,))
+        if problem is not None:
+            self.known.set()
+
+
 class Istiod:
-    """Certificates from istiod: verified by the roots of its root namespace, or else of the account's own.
+    """Certificates from istiod, verified by the roots of the mesh.
 
     `tell` hears of every failure and of the success that ends it.
     """
 
-    def __init__(self, client: Client, settings: IstiodSettings, config_maps: ConfigMaps, tell: Tell) -> None:
+    def __init__(self, client: Client, settings: IstiodSettings, roots: Bundle, tell: Tell) -> None:
         self._settings = settings
         self._tokens = TokenRequests(client)
-        self._config_maps = config_maps
+        self._bundle = roots
         self._tell = tell
         self._ends: dict[Key, datetime] = {}
 
@@ -102,7 +147,7 @@ class Istiod:
         settings, account = self._settings, account_of(identity)
         source = IstiodClient(
             settings.address,
-            roots=functools.partial(self._roots, identity.namespace),
+            roots=self._roots,
             token=self._tokens,
             cluster_id=settings.cluster_id,
             server_name=settings.server_name,
@@ -111,48 +156,33 @@ class Istiod:
         try:
             certificate = await source.fetch(identity)
         except IssueError as error:
-            ends = self._ends.get(account)
-            has_one = ends is not None and ends > datetime.now(UTC)
-            until = f"{ends:%Y-%m-%dT%H:%M:%SZ}" if ends is not None and has_one else ""
-            self._tell(account, IdentityProblem(code=error.code, message=str(error), ends=until))
+            self._fail(account, error.code, str(error))
+            raise
+        except Exception as error:
+            self._fail(account, "INTERNAL", f"INTERNAL: {type(error).__name__}")
             raise
         self._ends[account] = certificate.not_after
         self._tell(account, None)
         return certificate
 
-    async def _roots(self, namespace: str) -> bytes:
-        bundle = find_roots(self._config_maps, self._settings.root_namespace, namespace)
+    def _fail(self, account: Key, code: str, message: str) -> None:
+        ends = self._ends.get(account)
+        has_one = ends is not None and ends > datetime.now(UTC)
+        until = f"{ends:%Y-%m-%dT%H:%M:%SZ}" if ends is not None and has_one else ""
+        self._tell(account, IdentityProblem(code=code, message=message, ends=until))
+
+    async def _roots(self) -> bytes:
+        bundle = self._bundle()
         if not bundle:
-            raise OSError(
-                f"there is no ConfigMap {ROOTS_CONFIG_MAP} in {self._settings.root_namespace}: is istiod there?"
-            )
+            namespace = self._settings.root_namespace
+            raise OSError(f"no ConfigMap {ROOTS_CONFIG_MAP} is seen in {namespace}: is istiod there?")
         return bundle.encode()
 
 
-def find_roots(config_maps: ConfigMaps, root_namespace: str, namespace: str) -> str:
-    """Return the mesh roots that a ServiceAccount of a namespace trusts, in PEM, "" while there are none."""
-    for each in (root_namespace, namespace):
-        found = config_maps(Key(each, ROOTS_CONFIG_MAP))
-        if found is not None and (bundle := found.data.get(ROOTS_KEY, "")):
-            return bundle
-    return ""
-
-
 class MeshIdentities:
-    """Certificates for the wanted ServiceAccounts, in one trust domain after another, renewed when roots change."""
+    """Certificates for the wanted ServiceAccounts, in one trust domain after another."""
 
-    def __init__(
-        self,
-        source: Istiod,
-        settings: IstiodSettings,
-        config_maps: ConfigMaps,
-        publish: Publish,
-        *,
-        observer: IdentityObserver,
-    ) -> None:
-        self._settings = settings
-        self._config_maps = config_maps
-        self._roots: Mapping[Key, str] = {}
+    def __init__(self, source: Istiod, publish: Publish, *, observer: IdentityObserver) -> None:
         self.identities = Identities(source, publish, trust_domain=DEFAULT_TRUST_DOMAIN, observer=observer)
 
     @property
@@ -161,22 +191,20 @@ class MeshIdentities:
         return self.identities.refused
 
     def want(self, accounts: set[Key], *, trust_domain: str) -> None:
-        """Keep certificates of exactly these ServiceAccounts; those whose roots are others than before get new ones."""
-        if trust_domain != self.identities.trust_domain:
-            self.identities.want(set())
-            self.identities.trust_domain = trust_domain
+        """Keep certificates of exactly these ServiceAccounts.
+
+        In a new trust domain each keeps the certificate that it has until the new one comes.
+        """
+        self.identities.trust_domain = trust_domain
         self.identities.want(accounts)
-        before, self._roots = self._roots, {account: self._bundle(account) for account in accounts}
-        changed = {account for account in accounts & before.keys() if before[account] != self._roots[account]}
-        if changed:
-            self.identities.renew(changed)
+
+    def renew(self) -> None:
+        """Get new certificates for everybody now, such as when the roots are others."""
+        self.identities.renew()
 
     async def run(self) -> None:
         """Keep them fresh until cancelled."""
         await self.identities.rotator.run()
-
-    def _bundle(self, account: Key) -> str:
-        return find_roots(self._config_maps, self._settings.root_namespace, account.namespace)
 
 
 class _TokenStatus(msgspec.Struct, frozen=True):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 
 from meshgw.api.meta import Key
 from meshgw.api.registry import Registry
 from meshgw.cluster.facts import ClusterFacts
-from meshgw.cluster.identity import ConfigMaps, Istiod, IstiodSettings, MeshIdentities
+from meshgw.cluster.identity import Istiod, IstiodSettings, MeshIdentities, MeshRoots
 from meshgw.cluster.meshconfig import MeshConfig, MeshConfigWatch
 from meshgw.config import IstioSettings
 from meshgw.identity.observer import IdentityObserver
@@ -30,7 +31,6 @@ class Mesh:
         istio: IstioSettings,
         registry: Registry,
         facts: ClusterFacts,
-        config_maps: ConfigMaps,
         *,
         on_trust_domains: Callable[[TrustDomains], None],
         observer: IdentityObserver,
@@ -45,19 +45,32 @@ class Mesh:
             cluster_id=istio.cluster_id,
             lifetime=istio.lifetime,
         )
-        self._identities = MeshIdentities(
-            Istiod(client, settings, config_maps, self._tell), settings, config_maps, self._publish, observer=observer
-        )
         kind = registry.by_name("ConfigMap")
         assert kind is not None  # noqa: S101 - the core's own kind
-        self._config = MeshConfigWatch(
-            client, kind, namespace=istio.root_namespace, revision=istio.revision, on_change=self._change
+        self._roots = MeshRoots(
+            client,
+            kind,
+            namespace=istio.root_namespace,
+            on_change=self._renew,
+            tell=functools.partial(facts.tell, "mesh roots"),
         )
+        self._config = MeshConfigWatch(
+            client,
+            kind,
+            namespace=istio.root_namespace,
+            revision=istio.revision,
+            on_change=self._change,
+            tell=functools.partial(facts.tell, "mesh configuration"),
+        )
+        istiod = Istiod(client, settings, lambda: self._roots.bundle, self._tell)
+        self._identities = MeshIdentities(istiod, self._publish, observer=observer)
+        self.known = asyncio.Event()
+        """Set once Istio's configuration and roots have been read, or nobody says anything."""
 
-    @property
-    def known(self) -> asyncio.Event:
-        """Set once Istio's configuration has been read, or cannot be."""
-        return self._config.known
+    def missing(self) -> list[str]:
+        """Return what has not been read yet."""
+        parts = {str(self._config.key): self._config.known, "the roots of the mesh": self._roots.known}
+        return [f"not seen yet: {name}" for name, known in parts.items() if not known.is_set()]
 
     @property
     def refused(self) -> Mapping[Key, str]:
@@ -72,7 +85,15 @@ class Mesh:
         """Keep up until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._config.run(), name="mesh configuration")
+            tasks.create_task(self._roots.run(), name="mesh roots")
             tasks.create_task(self._identities.run(), name="certificates")
+            await self._config.known.wait()
+            await self._roots.known.wait()
+            self.known.set()
+
+    def _renew(self) -> None:
+        if self._roots.bundle:
+            self._identities.renew()
 
     def _tell(self, account: Key, problem: IdentityProblem | None) -> None:
         self._facts.put(t.IDENTITY_PROBLEMS, account, problem)

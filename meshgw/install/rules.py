@@ -45,7 +45,7 @@ class Reach(StrEnum):
     HOME = "home"
     """The controller's own namespace: its Lease and the CA of its xDS server."""
     MESH = "mesh"
-    """Istio's own namespace: its mesh configuration; needed only where it is not a served namespace."""
+    """Istio's own namespace: its mesh configuration and roots; needed only where it is not a served namespace."""
 
     @property
     def role(self) -> str:

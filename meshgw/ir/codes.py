@@ -301,6 +301,13 @@ _ROWS = (
         "Pods of different identities claim one address, so nobody can say who must be there: nothing is sent.",
         "Remove the Pod that does not have the address.",
     ),
+    Code(
+        "MG5007",
+        _E,
+        "Mesh configuration not readable",
+        "Istio's mesh ConfigMap cannot be read or is gone; what was read last stays in force, else nothing is served.",
+        "Correct it, or create it again; `mesh: {}` in it asks for Istio's defaults.",
+    ),
     # MG6xxx data plane
     Code(
         "MG6001",

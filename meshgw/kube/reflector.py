@@ -90,6 +90,8 @@ class Reflector:
         self.problem: Finding | None = None
         self.failure = ""
         """Why the API server was not reached at the last try, empty if it was."""
+        self.refusal = 0
+        """The HTTP status with which the API server refused last, 0 while it answers as it should."""
         self.lists = 0
         """How many lists were completed: one, and one for every gap."""
         self._client = client
@@ -175,6 +177,7 @@ class Reflector:
     def _refused(self, error: ApiError) -> float:
         """Take a refusal; return the seconds to wait."""
         self._log.info("the API server refuses", error=str(error))
+        self.refusal = error.status
         if error.status == 404:
             self._version = self._position = ""
         elif error.status == 410:
@@ -352,6 +355,7 @@ class Reflector:
     def _settle(self) -> None:
         """Note that the API server answers as it should."""
         self.failure = ""
+        self.refusal = 0
         if not self._leaving:
             self._clear()
 

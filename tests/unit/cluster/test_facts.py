@@ -64,3 +64,13 @@ def test_what_cannot_be_read_stays_as_it_was_and_is_a_finding_until_it_can() -> 
     facts.see(kind("HTTPRoute"), [unreadable])
     facts.see(kind("HTTPRoute"), [gone(route.key)])
     assert facts.problems() == []
+
+
+def test_what_is_wrong_with_no_fact_is_told_until_something_else_is_said_of_it() -> None:
+    facts = ClusterFacts()
+    finding = Finding(code="MG5007", object=ObjectRef("ConfigMap", "istio-system", "istio"), message="is gone")
+    facts.tell("mesh", [finding])
+    facts.tell("roots", [])
+    assert facts.problems() == [finding]
+    facts.tell("mesh", [])
+    assert facts.problems() == []

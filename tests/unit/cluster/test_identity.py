@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from meshgw.api.core import ConfigMap
-from meshgw.api.meta import Key, ObjectMeta
-from meshgw.cluster.identity import Istiod, IstiodSettings, MeshIdentities, TokenRequests, find_roots
+from meshgw.api.meta import Key
+from meshgw.cluster.identity import Istiod, IstiodSettings, MeshIdentities, MeshRoots, TokenRequests
 from meshgw.identity.authority import MeshAuthority
 from meshgw.identity.errors import IssueError
+from meshgw.identity.istiod import IstiodClient
 from meshgw.identity.observer import SilentObserver
 from meshgw.identity.selfsigned import EmbeddedCa
 from meshgw.identity.spiffe import SpiffeId
 from meshgw.ir.backend import WorkloadCertificate
+from meshgw.ir.finding import Finding
 from meshgw.ir.gateway import IdentityProblem
 from meshgw.kube.client import ApiError, Client
 from tests.rig.waiting import eventually
+from tests.unit.cluster.world import kind
+from tests.unit.kube.scripted import HANG, bookmark, event, failure, scripted
 
 ACCOUNT = Key("shop", "gw")
 GATEWAY = SpiffeId(trust_domain="cluster.local", namespace="shop", service_account="gw")
-ROOTS = Key("istio-system", "istio-ca-root-cert")
+SERVED = {"resources": [{"name": "configmaps", "verbs": ["create", "list", "watch"]}]}
 
 
 class Api:
@@ -46,34 +50,24 @@ class Api:
 
 
 class World:
-    """A CA, an API server, and the ConfigMaps that are seen."""
+    """A CA, an API server, and the roots that are seen."""
 
     def __init__(self, ca: EmbeddedCa) -> None:
         self.ca, self.api = ca, Api(ca)
-        self.maps: dict[Key, ConfigMap] = {}
+        self.bundle = ca.authority.roots_pem.decode()
         self.told: list[tuple[Key, IdentityProblem | None]] = []
         self.published: list[tuple[Key, WorkloadCertificate | None]] = []
         self.settings = IstiodSettings(address=ca.address, root_namespace="istio-system", cluster_id="Kubernetes")
         self.istiod = Istiod(
             cast("Client", self.api),
             self.settings,
-            self.maps.get,
+            lambda: self.bundle,
             lambda account, problem: self.told.append((account, problem)),
         )
-        self.trust()
-
-    def trust(self, key: Key = ROOTS) -> None:
-        """Publish the roots of the CA as istiod does."""
-        data: Mapping[str, str] = {"root-cert.pem": self.ca.authority.roots_pem.decode()}
-        self.maps[key] = ConfigMap(metadata=ObjectMeta(name=key.name, namespace=key.namespace), data=data)
 
     def identities(self) -> MeshIdentities:
         return MeshIdentities(
-            self.istiod,
-            self.settings,
-            self.maps.get,
-            lambda account, row: self.published.append((account, row)),
-            observer=SilentObserver(),
+            self.istiod, lambda account, row: self.published.append((account, row)), observer=SilentObserver()
         )
 
 
@@ -102,7 +96,7 @@ async def test_what_keeps_a_certificate_away_is_told_with_the_end_of_the_one_in_
     assert "no such account" in problem.message
     world.api.answer = None
     certificate = await world.istiod.fetch(GATEWAY)
-    world.maps.clear()
+    world.bundle = ""
     with pytest.raises(IssueError):
         await world.istiod.fetch(GATEWAY)
     (_account, problem) = world.told.pop()
@@ -123,28 +117,99 @@ async def test_changed_roots_and_trust_domains_renew_certificates(world: World) 
         running = tasks.create_task(identities.run())
         identities.want({ACCOUNT}, trust_domain="cluster.local")
         await eventually(lambda: len(world.published) == 1)
-        identities.want({ACCOUNT}, trust_domain="cluster.local")
-        await asyncio.sleep(0)
         world.ca.authority.rotate_root()
-        world.trust()
-        identities.want({ACCOUNT}, trust_domain="cluster.local")
+        world.bundle = world.ca.authority.roots_pem.decode()
+        identities.renew()
         await eventually(lambda: len(world.published) == 2)
         (_account, first), (_same, second) = world.published
         assert first is not None
         assert second is not None
         assert first.roots != second.roots
-        identities.want({ACCOUNT}, trust_domain="other.example")
-        assert world.published[2] == (ACCOUNT, None)
+        identities.want({ACCOUNT}, trust_domain="other.example")  # of which the CA knows nothing
+        problem = await eventually(lambda: world.told[-1][1])
+        assert problem is not None
+        assert problem.code == "IDENTITY_MISMATCH"
+        assert problem.ends
+        assert len(world.published) == 2  # proxies serve on with what they have
+        identities.want({ACCOUNT}, trust_domain="cluster.local")
+        await eventually(lambda: len(world.published) == 3)
+        assert world.published[2][1] is not None
+        assert world.told[-1] == (ACCOUNT, None)
+        identities.want(set(), trust_domain="cluster.local")
+        assert world.published[3:] == [(ACCOUNT, None)]
         running.cancel()
 
 
-def test_roots_are_those_of_the_root_namespace_or_else_of_the_own(world: World) -> None:
-    everywhere = find_roots(world.maps.get, "istio-system", "shop")
-    assert everywhere == world.ca.authority.roots_pem.decode()
-    del world.maps[ROOTS]
-    assert find_roots(world.maps.get, "istio-system", "shop") == ""
-    world.trust(Key("shop", "istio-ca-root-cert"))
-    assert find_roots(world.maps.get, "istio-system", "shop") == everywhere
+async def test_a_bug_is_told_of_the_gateway_by_its_type_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_self: IstiodClient, _identity: SpiffeId) -> None:
+        raise RuntimeError("the secret")
+
+    monkeypatch.setattr(IstiodClient, "fetch", fail)
+    with pytest.raises(RuntimeError):
+        await world.istiod.fetch(GATEWAY)
+    ((_account, problem),) = world.told
+    assert problem == IdentityProblem(code="INTERNAL", message="INTERNAL: RuntimeError")
+
+
+def roots_map(bundle: str, namespace: str = "istio-system") -> dict[str, Any]:
+    metadata = {"name": "istio-ca-root-cert", "namespace": namespace, "uid": "u", "resourceVersion": "5"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"root-cert.pem": bundle}}
+
+
+def modified(document: dict[str, Any], version: int, **changes: Any) -> dict[str, Any]:
+    metadata = {**document["metadata"], "resourceVersion": str(version)}
+    return event("MODIFIED", {**document, "metadata": metadata, **changes})
+
+
+async def test_roots_are_those_of_the_root_namespace_and_of_no_other(tmp_path: Path) -> None:
+    changes: list[str] = []
+    told: list[Sequence[Finding]] = []
+    async with scripted(tmp_path) as (script, client), asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        roots = MeshRoots(
+            client,
+            kind("ConfigMap"),
+            namespace="istio-system",
+            on_change=lambda: changes.append(roots.bundle),
+            tell=told.append,
+        )
+        first = roots_map("one")
+        script.on("GET /api/v1 ", SERVED)
+        script.on(
+            "sendInitialEvents",
+            event("ADDED", first),
+            bookmark(6, end=True),
+            modified(first, 7, data={"root-cert.pem": 3}),
+            modified(first, 8, data={"root-cert.pem": "two"}),
+            modified(first, 9, data={"root-cert.pem": "two", "more": ""}),
+            event("DELETED", modified(first, 10)["object"]),
+            HANG,
+        )
+        running = tasks.create_task(roots.run())
+        await roots.known.wait()
+        await eventually(lambda: len(changes) == 3, what=str(changes))
+        running.cancel()
+    assert changes == ["one", "two", ""]
+    assert [len(each) for each in told] == [0, 1, 0, 0, 0]
+    watches = [line for line in script.requests if "watch=true" in line]
+    assert all(
+        line.startswith("GET /api/v1/namespaces/istio-system/configmaps?")
+        and "fieldSelector=metadata.name%3Distio-ca-root-cert" in line
+        for line in watches
+    ), watches
+
+
+async def test_roots_that_may_not_be_read_keep_nothing_waiting(tmp_path: Path) -> None:
+    told: list[Sequence[Finding]] = []
+    async with scripted(tmp_path) as (script, client), asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        roots = MeshRoots(client, kind("ConfigMap"), namespace="mesh", on_change=lambda: None, tell=told.append)
+        script.on("GET /api/v1 ", SERVED)
+        script.on("sendInitialEvents", failure(403, "Forbidden", "not for you"), status=403)
+        running = tasks.create_task(roots.run())
+        await roots.known.wait()
+        running.cancel()
+    assert roots.bundle == ""
+    ((finding,),) = told
+    assert finding.code == "MG9108"
 
 
 @pytest.mark.parametrize(
