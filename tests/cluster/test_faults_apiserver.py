@@ -1,15 +1,17 @@
-"""An API server that is away: proxies serve on, and what changed meanwhile holds afterwards."""
+"""An API server that is away, or not what it was: proxies serve on, and what changed meanwhile holds afterwards."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import httpcore
 import pytest
 
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.controllers import run_controller
+from tests.cluster.controllers import Controller, run_controller
 from tests.cluster.link import Link
 from tests.cluster.test_controller import Site, answers, backend, gateway, own_address, route
 from tests.rig.addresses import free_ports
@@ -85,3 +87,46 @@ async def test_changes_while_the_api_server_is_away_hold_once_it_is_back(
             assert controller.log().count(HELD) == 2
             assert controller.process is not None
             assert controller.process.returncode is None
+
+
+async def test_a_definition_that_is_removed_costs_nothing_that_was_served(
+    start_apiserver: Callable[..., ApiServer], backends: Backends, tmp_path: Path
+) -> None:
+    server = await asyncio.to_thread(start_apiserver)
+    await asyncio.to_thread(server.install_gateway_api)
+    echo = await backends.echo("echo", host=own_address())
+    (port,) = free_ports(1)
+    async with run_controller(server, tmp_path, "undefined", "--no-mesh") as controller:
+        site = Site(server, controller)
+        await site.apply(gateway(controller, "kept", port), *backend(controller, echo))
+        await site.apply(route(controller, "kept", ["kept"], "/kept"))
+        await eventually(lambda: site.has_objects("kept"), what="the objects", within=15)
+        async with site.envoy("kept") as log:
+            await eventually(lambda: serves(port, "/kept"), what="the proxy serves", within=20)
+            async with Load(("127.0.0.1", port), "/kept", clients=2, pause=0.01) as load:
+                await asyncio.to_thread(server.kubectl, "delete", "crd", "httproutes.gateway.networking.k8s.io")
+                await site.apply({**gateway(controller, "more", port + 1)})
+                await eventually(lambda: site.has_objects("more"), what="other kinds go on", within=30)
+                assert (await controller.ask("/readyz", controller.health))[0] == 200
+
+                # One that starts without the definition publishes nothing, and says what it waits for.
+                await controller.end(signal.SIGKILL)
+                await controller.start("--no-mesh")
+                await eventually(lambda: waits_for("HTTPRoute", controller), what="it waits", within=30)
+                await load.at_least(50)
+            assert (load.report.failed, load.report.samples) == (0, []), log.read_text()
+            await asyncio.to_thread(server.install_gateway_api)
+            await site.apply(route(controller, "anew", ["kept"], "/anew"))
+            await controller.ready()
+            await eventually(lambda: serves(port, "/anew"), what="the kind is back", within=30)
+            assert await answers(port, "/kept") == 404
+
+
+async def waits_for(kind: str, controller: Controller) -> bool:
+    try:
+        status, text = await controller.ask("/readyz", controller.health)
+    except httpcore.NetworkError:  # it is not up yet
+        return False
+    waiting = [line.rpartition(" ")[2] for line in text.splitlines() if "not seen yet" in line]
+    assert (status, waiting) == (503, [kind]), text
+    return True
