@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from meshgw.api.meta import ApiStruct, Resource
+from meshgw.api.meta import ApiStruct, OwnedMeta, Resource
 from meshgw.api.scalars import PortNumber
 
 TransportProtocol = Literal["TCP", "UDP", "SCTP"]
@@ -271,4 +271,6 @@ class ConfigMap(Resource, frozen=True, kw_only=True):
 
 
 class ServiceAccount(Resource, frozen=True, kw_only=True):
-    """A ServiceAccount (``v1``), reduced to its identity."""
+    """A ServiceAccount (``v1``), reduced to its identity and whose it is."""
+
+    metadata: OwnedMeta

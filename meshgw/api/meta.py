@@ -75,6 +75,22 @@ class ObjectMeta(ApiStruct, frozen=True, kw_only=True):
     annotations: Mapping[str, str] = {}
 
 
+class OwnerReference(ApiStruct, frozen=True, kw_only=True):
+    """An object that takes this one with it when it goes."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class OwnedMeta(ObjectMeta, frozen=True, kw_only=True):
+    """Metadata with owners."""
+
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
 class Resource(ApiStruct, frozen=True, kw_only=True):
     """Base of every top-level object."""
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from meshgw.api.meta import Key
 from meshgw.api.registry import Kind
+from meshgw.cluster.accounts import own_accounts
 from meshgw.cluster.authenticate import TokenReviewer, authorize_owners
 from meshgw.cluster.health import serve_health, serve_metrics
 from meshgw.cluster.leading import Leading
@@ -245,11 +246,9 @@ class Application:
         self._known = gateways
 
     def _follow_accounts(self) -> None:
-        """Want certificates for the ServiceAccounts of Gateways, as soon as these are there."""
+        """Want certificates for the ServiceAccounts of Gateways, as soon as these are there and theirs."""
         if self.mesh is not None:
-            there = self.control.graph.rows(t.SERVICE_ACCOUNTS)
-            accounts = {account for account in self.control.accounts() if account in there}
-            self.mesh.want(accounts, trust_domain=self._settings.trust_domain)
+            self.mesh.want(own_accounts(self.control.graph), trust_domain=self._settings.trust_domain)
 
     def _see(self, kind: Kind, seen: Sequence[Seen]) -> None:
         self.facts.see(kind, seen)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from meshgw.api.meta import Key, ObjectRef
+from meshgw.api.meta import Key, ObjectRef, OwnedMeta, OwnerReference
 from meshgw.api.registry import Kind
 from meshgw.emit.tables import ProxyObject
 from meshgw.ir.proxy import Deploying, ProxyPlan
@@ -21,7 +21,7 @@ from meshgw.kube.errors import ApiError
 from meshgw.kube.paths import path_of
 from meshgw.kube.seen import Seen
 from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver, outcome_of
-from meshgw.write.workload import PROXY_KINDS, Found, OwnedMeta, OwnedObject, OwnerReference, Problem, find
+from meshgw.write.workload import PROXY_KINDS, Found, OwnedObject, Problem, find
 
 _log = structlog.get_logger(__name__)
 
@@ -32,9 +32,13 @@ _IMMUTABLE: Final = ("immutable", "may not change once set", "may not be changed
 _UNTYPED: Final = "failed to create typed patch object"
 """What the API server says, with status 500, of fields that it does not know or that have another type."""
 
-_FIRST: Final = ("ServiceAccount", "ConfigMap", "Service")
+_ACCOUNT: Final = "ServiceAccount"
+_WORKLOADS: Final = ("DaemonSet", "Deployment")
+_FIRST: Final = (_ACCOUNT, "ConfigMap", "Service")
 """What pods wait for, and what takes longest to get an address."""
 _TAKEN: Final = "NameTaken"
+_NEVER: Final = "1"
+"""A resource version that no object has: it is applied only where there is none."""
 _PACE: Final = Pace(longest_refusal=60.0)
 
 Report = Callable[[Key, Sequence[Problem]], None]
@@ -117,6 +121,7 @@ class ObjectWriter:
                 version = item.observed.resource_version
                 known.found = find(ref.kind, item.object, uid=item.observed.uid, resource_version=version)
                 self.queue.mark(ref, fresh=False)
+                self._mark_workloads(ref)
             elif item.observed is None and known is not None:
                 known.found = known.applied = None
                 if not self._forget(ref, known):
@@ -176,6 +181,8 @@ class ObjectWriter:
 
     async def _keep(self, ref: ObjectRef, known: _Object, row: ProxyObject) -> Outcome:
         """Bring an object to what its row says."""
+        if ref.kind in _WORKLOADS and not self._has_account(ref, row):
+            return Outcome.IDLE
         found = known.found
         if found is not None and known.applied == (row.body, found.digest):
             return Outcome.IDLE
@@ -197,9 +204,27 @@ class ObjectWriter:
         known.applied = _Applied(row.body, after.digest)
         if known.found is found:
             known.found = after
+            self._mark_workloads(ref)
         if known.row is row:
             self._settle(row.gateway, ref, None)
         return Outcome.WRITTEN
+
+    def _has_account(self, ref: ObjectRef, row: ProxyObject) -> bool:
+        """Return whether the ServiceAccount as which a workload runs is of the same Gateway: nobody else's is used."""
+        account = ref._replace(kind=_ACCOUNT)
+        known = self._objects.get(account)
+        if known is not None and known.found is not None and known.found.is_of(_owner_of(row)):
+            return True
+        if known is None or known.row is None:  # else its own problem is told, if it has one
+            message = f"{ref} waits for {account}, which the Gateway does not have"
+            self._settle(row.gateway, ref, Problem(row.gateway, ref, "NoServiceAccount", message))
+        return False
+
+    def _mark_workloads(self, account: ObjectRef) -> None:
+        if account.kind == _ACCOUNT:
+            for ref in (account._replace(kind=kind) for kind in _WORKLOADS):
+                if ref in self._objects:
+                    self.queue.mark(ref, fresh=False)
 
     async def _look(self, ref: ObjectRef) -> Found | None:
         try:
@@ -212,18 +237,22 @@ class ObjectWriter:
     async def _apply(self, ref: ObjectRef, row: ProxyObject, there: Found | None) -> Found:
         """Return the object after it was applied; one that cannot be changed is made anew where nobody is harmed."""
         try:
-            return await self._send(ref, row)
+            return await self._send(ref, row, there)
         except ApiError as error:
             if there is None or not there.replaceable or not _is_immutable(error):
                 raise
             _log.info("made anew, because it cannot be changed", object=str(ref), cause=error.message)
             await self._delete(ref, there)
-            return await self._send(ref, row)
+            return await self._send(ref, row, None)
 
-    async def _send(self, ref: ObjectRef, row: ProxyObject) -> Found:
+    async def _send(self, ref: ObjectRef, row: ProxyObject, there: Found | None) -> Found:
+        """Apply to exactly what was seen, or where nothing is; raises `ApiError` 409 if it is not so any more."""
+        body: dict[str, Any] = msgspec.json.decode(row.body)
+        precondition = {"resourceVersion": _NEVER} if there is None else {"uid": there.uid}
+        body["metadata"] = {**body["metadata"], **precondition}
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
         answer = await self._request(
-            "PATCH", _path(ref, row.api_version), query=query, body=row.body, content_type=APPLY_PATCH
+            "PATCH", _path(ref, row.api_version), query=query, body=msgspec.json.encode(body), content_type=APPLY_PATCH
         )
         self._tell(ref, "apply")
         return _found(ref, answer)
@@ -284,13 +313,17 @@ def _obstacle(ref: ObjectRef, row: ProxyObject, there: Found | None) -> Problem 
     """Return what forbids to apply a row to the object that is there."""
     if there is None:
         return None
-    uid = next((owner.uid for owner in _body_of(row.body).metadata.owner_references), "")
-    if not there.belongs_to(row.gateway, uid):
+    if not there.belongs_to(row.gateway, _owner_of(row)):
         message = f"{ref} exists, and was not made for this Gateway: rename or remove it"
         return Problem(row.gateway, ref, _TAKEN, message)
     if there.deleting:
         return Problem(row.gateway, ref, "Terminating", f"{ref} is being deleted: it is made anew when it is gone")
     return None
+
+
+def _owner_of(row: ProxyObject) -> str:
+    """Return the uid of the Gateway that a row is for."""
+    return next((owner.uid for owner in _body_of(row.body).metadata.owner_references), "")
 
 
 def _problem(ref: ObjectRef, row: ProxyObject, error: ApiError) -> Problem:

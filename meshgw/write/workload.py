@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from meshgw.api.gateway import GATEWAY_GROUP
-from meshgw.api.meta import ApiStruct, Key, ObjectMeta, ObjectRef, Resource
+from meshgw.api.meta import ApiStruct, Key, ObjectRef, OwnedMeta, OwnerReference, Resource
 from meshgw.api.registry import Kind
 from meshgw.names import LABEL_MANAGED_BY
 
@@ -20,22 +20,6 @@ SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGER}"
 _ABSENT: Final = Raw(b"")
 _COUNTED: Final = ("deployment.kubernetes.io/", "deprecated.daemonset.")
 """Annotations in which controllers of Kubernetes count."""
-
-
-class OwnerReference(ApiStruct, frozen=True, kw_only=True):
-    """An object that takes this one with it when it goes."""
-
-    api_version: str = ""
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-    controller: bool = False
-
-
-class OwnedMeta(ObjectMeta, frozen=True, kw_only=True):
-    """Metadata with owners."""
-
-    owner_references: tuple[OwnerReference, ...] = ()
 
 
 class OwnedObject(Resource, frozen=True, kw_only=True):
@@ -94,6 +78,10 @@ class Found(msgspec.Struct, frozen=True):
         """Whether it is that Gateway's, or of an earlier one of the same name: so it is ours to apply."""
         names = {owner.name for owner in self.owners if _is_gateway(owner)}
         return any(owner.uid == uid for owner in self.owners if uid) or (self.managed and gateway.name in names)
+
+    def is_of(self, uid: str) -> bool:
+        """Whether it was made for the Gateway of that uid, and stays."""
+        return self.managed and not self.deleting and bool(uid) and any(owner.uid == uid for owner in self.owners)
 
     def is_only_of(self, uid: str) -> bool:
         """Whether it was made for the Gateway of that uid and for nobody else: so it is ours to delete."""

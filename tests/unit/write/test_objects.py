@@ -17,13 +17,17 @@ from tests.unit.write.parts import FakeClient, FakeTimer, Request, hold_while, r
 
 GATEWAY = Key("shop", "gw")
 KINDS = {kind.name: kind for kind in PROXY_KINDS}
+CONFIG_MAP = ObjectRef("ConfigMap", "shop", "gw-c")
 DEPLOYMENT = ObjectRef("Deployment", "shop", "gw-c")
 SERVICE = ObjectRef("Service", "shop", "gw-c")
-PATH = "/apis/apps/v1/namespaces/shop/deployments/gw-c"
+ACCOUNT = ObjectRef("ServiceAccount", "shop", "gw-c")
+PATH = "/api/v1/namespaces/shop/configmaps/gw-c"
 APPLY = f"PATCH {PATH}"
+WORKLOAD = "/apis/apps/v1/namespaces/shop/deployments/gw-c"
+APPLY_WORKLOAD = f"PATCH {WORKLOAD}"
 
 
-def body(uid: str = "g1", ref: ObjectRef = DEPLOYMENT, **spec: Any) -> dict[str, Any]:
+def body(uid: str = "g1", ref: ObjectRef = CONFIG_MAP, **spec: Any) -> dict[str, Any]:
     owner = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "gw", "uid": uid}
     labels = {"app.kubernetes.io/managed-by": "meshgw"}
     metadata = {"name": ref.name, "namespace": ref.namespace, "labels": labels, "ownerReferences": [owner]}
@@ -64,7 +68,7 @@ class Cluster:
         self.objects[ref] = {**before, **written, "metadata": merged}
         return ref
 
-    def show(self, ref: ObjectRef = DEPLOYMENT) -> None:
+    def show(self, ref: ObjectRef = CONFIG_MAP) -> None:
         written = self.objects.get(ref)
         key = Key(ref.namespace, ref.name)
         if written is None:
@@ -94,6 +98,12 @@ class Cluster:
         assert request.content_type == "application/apply-patch+yaml"
         before = self.objects.get(ref) if ref is not None else None
         wanted = request.body
+        if before is None and "uid" in wanted["metadata"]:
+            return refusal(409, "Conflict")
+        if before is not None and wanted["metadata"].pop("resourceVersion", None) is not None:
+            return refusal(409, "Conflict")
+        if before is not None and wanted["metadata"].pop("uid") != before["metadata"]["uid"]:
+            return refusal(409, "Conflict")
         if (
             before is None
             or any(before[name] != wanted[name] for name in ("spec",))
@@ -103,11 +113,16 @@ class Cluster:
         assert ref is not None
         return self.objects[ref]
 
-    def want(self, written: dict[str, Any] | None, ref: ObjectRef = DEPLOYMENT, **plans: Any) -> None:
+    def want(self, written: dict[str, Any] | None, ref: ObjectRef = CONFIG_MAP, **plans: Any) -> None:
         row = None
         if written is not None:
             row = ProxyObject(gateway=GATEWAY, api_version="apps/v1", body=msgspec.json.encode(written))
         self.writer.desire({ref: row}, {GATEWAY: plans["plan"]} if "plan" in plans else {})
+
+    async def give_account(self) -> None:
+        self.want(body(ref=ACCOUNT), ACCOUNT, plan=plan())
+        await self.timer.advance(2)
+        self.show(ACCOUNT)
 
     @property
     def writes(self) -> list[str]:
@@ -136,7 +151,7 @@ async def test_what_others_change_is_put_right() -> None:
         cluster.put(body(replicas=7))
         cluster.show()
         await cluster.timer.advance(2)
-        assert cluster.objects[DEPLOYMENT]["spec"] == {"replicas": 2}
+        assert cluster.objects[CONFIG_MAP]["spec"] == {"replicas": 2}
         cluster.show()
         await cluster.timer.advance(60)
         assert cluster.writes == [APPLY, APPLY]
@@ -162,7 +177,7 @@ async def test_what_others_delete_is_made_again() -> None:
         cluster.objects.clear()
         cluster.show()
         await cluster.timer.advance(2)
-        assert DEPLOYMENT in cluster.objects
+        assert CONFIG_MAP in cluster.objects
 
 
 async def test_what_is_not_needed_any_more_is_deleted() -> None:
@@ -198,7 +213,7 @@ async def test_a_gateway_whose_plan_is_unknown_keeps_what_it_has() -> None:
         cluster.show()
         cluster.want(None, plan=plan(Deploying.HELD))
         await cluster.timer.advance(60)
-        assert DEPLOYMENT in cluster.objects
+        assert CONFIG_MAP in cluster.objects
         cluster.writer.desire({}, {GATEWAY: plan(Deploying.SELF_MANAGED)})
         await cluster.timer.advance(2)
         assert cluster.objects == {}
@@ -238,7 +253,7 @@ async def test_what_a_gateway_without_a_plan_owns_is_left_to_the_garbage_collect
         cluster.want(None, plan=None)
         cluster.show()
         await cluster.timer.advance(60)
-        assert DEPLOYMENT in cluster.objects
+        assert CONFIG_MAP in cluster.objects
         assert cluster.writes == [APPLY]
 
 
@@ -267,7 +282,7 @@ async def test_a_name_that_somebody_else_has_is_a_problem_and_not_taken() -> Non
         await cluster.timer.advance(2)
         assert cluster.writes == []
         assert cluster.reports == [(GATEWAY, ["NameTaken"])]
-        assert "Deployment shop/gw-c exists" in cluster.writer.problems(GATEWAY)[0].message
+        assert "ConfigMap shop/gw-c exists" in cluster.writer.problems(GATEWAY)[0].message
         cluster.objects.clear()
         await cluster.timer.advance(10)
         assert cluster.writes == [APPLY]
@@ -317,14 +332,15 @@ async def test_conflicts_of_quota_counting_are_tried_again() -> None:
 async def test_a_workload_without_ready_pods_is_made_anew_if_it_must() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
+        await cluster.give_account()
+        cluster.want(body(ref=DEPLOYMENT), DEPLOYMENT)
         await cluster.timer.advance(2)
-        cluster.show()
+        cluster.show(DEPLOYMENT)
         before = cluster.objects[DEPLOYMENT]["metadata"]["uid"]
         cluster.refusals = [refusal(422, "Invalid", "spec.selector: Invalid value: field is immutable")]
-        cluster.want(body(selector="new"))
+        cluster.want(body(ref=DEPLOYMENT, selector="new"), DEPLOYMENT)
         await cluster.timer.advance(2)
-        assert cluster.writes[1:] == [APPLY, f"DELETE {PATH}", APPLY]
+        assert cluster.writes[2:] == [APPLY_WORKLOAD, f"DELETE {WORKLOAD}", APPLY_WORKLOAD]
         assert cluster.objects[DEPLOYMENT]["metadata"]["uid"] != before
         assert cluster.reports == []
 
@@ -332,14 +348,15 @@ async def test_a_workload_without_ready_pods_is_made_anew_if_it_must() -> None:
 async def test_a_workload_that_serves_is_not_deleted_for_a_change() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
+        await cluster.give_account()
+        cluster.want(body(ref=DEPLOYMENT), DEPLOYMENT)
         await cluster.timer.advance(2)
-        cluster.put(body() | {"status": {"readyReplicas": 1}})
-        cluster.show()
+        cluster.put(body(ref=DEPLOYMENT) | {"status": {"readyReplicas": 1}})
+        cluster.show(DEPLOYMENT)
         cluster.refusals = [refusal(422, "Invalid", "spec.selector: Invalid value: field is immutable")]
-        cluster.want(body(selector="new"))
+        cluster.want(body(ref=DEPLOYMENT, selector="new"), DEPLOYMENT)
         await cluster.timer.advance(2)
-        assert cluster.writes[1:] == [APPLY]
+        assert cluster.writes[2:] == [APPLY_WORKLOAD]
         assert cluster.reports == [(GATEWAY, ["Immutable"])]
         assert "Delete it" in cluster.writer.problems(GATEWAY)[0].message
 
@@ -394,16 +411,86 @@ async def test_problems_end_with_the_lead() -> None:
 
 async def test_accounts_come_before_what_runs_as_them() -> None:
     cluster = Cluster()
-    account = ObjectRef("ServiceAccount", "shop", "gw-c")
     async with running(cluster.writer.run):
         rows = {
             ref: ProxyObject(gateway=GATEWAY, api_version="v1", body=msgspec.json.encode(body(ref=ref)))
-            for ref in (DEPLOYMENT, SERVICE, account)
+            for ref in (DEPLOYMENT, SERVICE, ACCOUNT)
         }
         cluster.writer.desire(rows, {GATEWAY: plan()})
-        assert await cluster.writer.drain(5) == 0
+        await cluster.timer.advance(2)
     assert [request.path.split("/")[-2] for request in cluster.client.requests if request.method == "PATCH"] == [
         "serviceaccounts",
         "services",
         "deployments",
     ]
+
+
+async def test_nothing_runs_as_an_account_that_somebody_else_made() -> None:
+    cluster = Cluster()
+    foreign = body(ref=ACCOUNT)
+    foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+    cluster.put(foreign)
+    async with running(cluster.writer.run):
+        cluster.want(body(ref=ACCOUNT), ACCOUNT, plan=plan())
+        cluster.want(body(ref=DEPLOYMENT), DEPLOYMENT)
+        await cluster.timer.advance(60)
+        assert cluster.writes == []
+        assert cluster.reports == [(GATEWAY, ["NameTaken"])]
+        del cluster.objects[ACCOUNT]
+        await cluster.timer.advance(60)
+        assert [write.split("/")[-2] for write in cluster.writes] == ["serviceaccounts", "deployments"]
+        assert cluster.reports[1:] == [(GATEWAY, [])]
+
+
+async def test_a_workload_waits_for_the_account_of_its_own_gateway() -> None:
+    cluster = Cluster()
+    cluster.put(body("earlier", ACCOUNT))
+    async with running(cluster.writer.run):
+        cluster.show(ACCOUNT)
+        cluster.want(body(ref=DEPLOYMENT), DEPLOYMENT, plan=plan())
+        await cluster.timer.advance(60)
+        assert cluster.writes == []
+        assert cluster.reports == [(GATEWAY, ["NoServiceAccount"])]
+        cluster.want(body(ref=ACCOUNT), ACCOUNT)
+        await cluster.timer.advance(60)
+        assert [write.split("/")[-2] for write in cluster.writes] == ["serviceaccounts", "deployments"]
+        assert cluster.reports[1:] == [(GATEWAY, [])]
+
+
+async def test_what_somebody_makes_in_between_is_not_taken() -> None:
+    cluster = Cluster()
+    foreign = body()
+    foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+    answer = cluster.client.answer
+
+    def late(request: Request) -> Any:
+        found = answer(request)
+        if request.method == "GET" and CONFIG_MAP not in cluster.objects:
+            cluster.put(foreign)
+        return found
+
+    cluster.client.answer = late
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(10)
+        assert cluster.reports == [(GATEWAY, ["NameTaken"])]
+        assert "ownerReferences" not in cluster.objects[CONFIG_MAP]["metadata"]
+
+
+async def test_what_takes_the_place_of_ours_unseen_is_not_taken() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        foreign = body()
+        foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+        cluster.objects.clear()
+        cluster.put(foreign)
+        cluster.want(body(replicas=9))
+        await cluster.timer.advance(2)
+        assert "ownerReferences" not in cluster.objects[CONFIG_MAP]["metadata"]
+        cluster.writer.observe(KINDS["ConfigMap"], [Seen(Key("shop", "gw-c"), None, None)])
+        await cluster.timer.advance(60)
+        assert cluster.reports == [(GATEWAY, ["NameTaken"])]
+        assert "ownerReferences" not in cluster.objects[CONFIG_MAP]["metadata"]
