@@ -25,6 +25,9 @@ from meshgw.observe.log import get_logger
 MESH_KEY: Final = "mesh"
 NOT_READABLE: Final = "MG5007"
 
+_LONGEST: Final = 300
+"""Characters of what is said of a configuration, for it may be quoted."""
+
 _log = get_logger("mesh")
 
 
@@ -147,7 +150,8 @@ class MeshConfigWatch:
 
     def _complain(self, message: str) -> None:
         kept = "nothing is served before it is" if not self.known.is_set() else "what was known of it stays in force"
-        text = printable(f"Istio's mesh configuration cannot be read: {message}; {kept}")
+        short = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+        text = printable(f"Istio's mesh configuration cannot be read: {short}; {kept}")
         self._problem = Finding(code=NOT_READABLE, object=ObjectRef("ConfigMap", *self.key), message=text)
         _log.warning("Istio's mesh configuration cannot be read", config_map=str(self.key), cause=text)
         self._note()

@@ -159,6 +159,7 @@ async def test_what_is_absent_leaves_istios_defaults(tmp_path: Path, events: tup
     [
         (said("MODIFIED", 7, mesh="trustDomainAliases: [old"), "cannot be read: line 2 of `mesh`"),
         (said("MODIFIED", 7, mesh=3), "cannot be read"),
+        (said("MODIFIED", 7, mesh=f"trustDomain: {'x' * 9000}"), "xxx...; "),
         (said("MODIFIED", 7), "there is no `mesh` in it"),
         (said("DELETED", 7, mesh=GOOD), "the ConfigMap is gone"),
     ],
@@ -171,6 +172,7 @@ async def test_what_was_known_stays_when_it_cannot_be_read_any_more(
         (finding,) = world.findings
         assert (finding.code, str(finding.object)) == ("MG5007", "ConfigMap istio-system/istio")
         assert finding.message.endswith("what was known of it stays in force")
+        assert len(finding.message) < 500
         assert world.changes == [CONFIG]
 
 
