@@ -35,7 +35,7 @@ async def backends() -> AsyncIterator[Backends]:
 
 
 class Yesterday(SystemClock):
-    """A day too late."""
+    """A day behind."""
 
     def now(self) -> datetime:
         return super().now() - timedelta(days=1)
@@ -66,6 +66,10 @@ class ClusterCa(EmbeddedCa):
     def believe_accounts(self) -> None:
         """Take tokens of the cluster's ServiceAccounts from now on."""
         self._tokens: Any = self.accounts
+
+    def be(self, authority: MeshAuthority) -> None:
+        """Sign with another root from now on."""
+        self._authority = authority
 
     def _server_certificate(self) -> grpc.ServerCertificateConfiguration:
         key, chain = self.authority.issue_server((f"istiod.{self.space}.svc",))
@@ -123,11 +127,12 @@ async def tell_trust_domain(mesh: Mesh) -> None:
 
 async def expire(mesh: Mesh) -> None:
     mesh.ca.believe_accounts()
-    ended = MeshAuthority(root_lifetime=timedelta(hours=1), clock=Yesterday())
-    await mesh.trust(ended.roots_pem)
+    mesh.ca.be(MeshAuthority(root_lifetime=timedelta(hours=1), clock=Yesterday()))
+    await mesh.trust(mesh.ca.authority.roots_pem)
 
 
 async def renew_root(mesh: Mesh) -> None:
+    mesh.ca.be(MeshAuthority())
     await mesh.trust(mesh.ca.authority.roots_pem)
 
 
@@ -139,7 +144,7 @@ Step = Callable[[Mesh], Any]
     [
         ("token-refused", "cluster.local", refuse_tokens, ("Unauthenticated", "no service account"), accept_tokens),
         ("elsewhere", "elsewhere", be_elsewhere, ("IdentityMismatch", "elsewhere"), tell_trust_domain),
-        ("expired-root", "cluster.local", expire, ("Unavailable", "certificate"), renew_root),
+        ("expired-root", "cluster.local", expire, ("Unavailable", "certificate has expired"), renew_root),
     ],
     ids=["token refused", "another trust domain", "expired root"],
 )
