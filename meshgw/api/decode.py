@@ -10,6 +10,7 @@ from msgspec import Struct
 from meshgw.api.check import Problem, check
 from meshgw.api.core import ConfigMap, Secret
 from meshgw.api.defaults import DEFAULT_NAMESPACE, apply_defaults
+from meshgw.api.depth import MAX_DEPTH, is_deep
 from meshgw.api.fields import FieldPath, null_fields, unknown_fields, without_nulls
 from meshgw.api.meta import Key, ObjectRef, Resource, StrictResource
 from meshgw.api.registry import REGISTRY, Kind, Registry
@@ -50,6 +51,8 @@ def decode(document: bytes | str | Mapping[str, Any], registry: Registry = REGIS
     """The typed object of a JSON text or of a mapping of plain values, with defaults applied and rules checked."""
     try:
         if isinstance(document, bytes | str):
+            if is_deep(document.encode() if isinstance(document, str) else document):
+                return _refused(Decoded(), "", f"is nested more than {MAX_DEPTH} levels deep")
             document = msgspec.json.decode(document)
         if not isinstance(document, Mapping):
             return _refused(Decoded(), "", "a document must be an object with apiVersion and kind")

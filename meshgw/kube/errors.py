@@ -27,3 +27,7 @@ class UnreachableError(ConnectionError):
 
 class IdleError(UnreachableError):
     """A watch was silent for longer than it may be."""
+
+
+class NamelessError(Exception):
+    """An object does not say which one it is."""

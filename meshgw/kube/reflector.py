@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
-from meshgw.api.meta import Key, ObjectRef
+from meshgw.api.core import Secret
+from meshgw.api.excerpt import KEYS
+from meshgw.api.meta import Key, ObjectRef, Resource
 from meshgw.api.registry import Kind
 from meshgw.api.scalars import printable
 from meshgw.ir.finding import Finding
 from meshgw.kube.client import JSON, Client
 from meshgw.kube.clock import Backoff, Clock, SystemClock
 from meshgw.kube.discovery import METADATA_LIST, METADATA_ONLY, Catalog, is_built_in
-from meshgw.kube.errors import AccessError, ApiError, IdleError, UnreachableError
+from meshgw.kube.errors import AccessError, ApiError, IdleError, NamelessError, UnreachableError
 from meshgw.kube.paths import crd_name, path_of
-from meshgw.kube.reading import Event, Outline, Reader
+from meshgw.kube.reading import WRONG_SHAPE, Event, Outline, Reader
 from meshgw.kube.rows import Rows, is_older
 from meshgw.kube.seen import Observed, Seen, Sink
 
@@ -36,6 +39,14 @@ REFUSED: Final = "MG9108"
 
 PAGE: Final = 500
 """Objects per request where the API server does not stream lists."""
+
+BULKY_PAGE: Final = 50
+"""The same of kinds whose objects may each have a megabyte that nobody reads."""
+
+_SELECTED: Final[Mapping[type[Resource], str]] = {
+    Secret: "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
+}
+"""By struct, what is followed of a kind at most: the releases of Helm are many and long, and tokens are nobody's."""
 
 IDLE: Final = 150.0
 """Seconds of silence after which a watch is opened again; an API server sends a bookmark each minute."""
@@ -81,7 +92,7 @@ class Reflector:
         catalog: Catalog | None = None,
         report: Report = _ignore,
         clock: Clock | None = None,
-        page: int = PAGE,
+        page: int = 0,
         idle: float = IDLE,
     ) -> None:
         self.kind: Final = kind
@@ -94,14 +105,17 @@ class Reflector:
         """The HTTP status with which the API server refused last, 0 while it answers as it should."""
         self.lists = 0
         """How many lists were completed: one, and one for every gap."""
+        self.faults = 0
+        """How often the sink failed to take an object."""
         self._client = client
         self._sink = sink
         self._catalog = catalog or Catalog(client)
         self._report = report
         self._clock: Clock = clock or SystemClock()
-        self._page = page
+        self._page = page or (BULKY_PAGE if kind.struct in KEYS else PAGE)
         self._idle = idle
-        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        fields = ",".join(filter(None, (field_selector, _SELECTED.get(kind.struct, ""))))
+        selectors = {"labelSelector": label_selector, "fieldSelector": fields}
         self._selectors = {name: value for name, value in selectors.items() if value}
         self._accept = (METADATA_ONLY, METADATA_LIST) if metadata_only else (JSON, JSON)
         self._reader = Reader(kind)
@@ -111,6 +125,7 @@ class Reflector:
         self._outlives = not is_built_in(kind) and (kind.strict or not kind.optional)
         self._streams = True
         self._leaving = False
+        self._nameless = False
         self._version = ""
         self._position = ""
 
@@ -196,13 +211,16 @@ class Reflector:
     async def _list(self) -> None:
         """List page by page; a list that expires meanwhile is refused and starts anew."""
         found: _Listing = {}
+        self._nameless = False
         after: dict[str, str] = {}
         while True:
             query = {**self._selectors, "limit": str(self._page), **after}
             body = await self._client.request("GET", self._path, query=query, accept=self._accept[1], timeout=_LISTING)
             page = self._reader.page(body)
             for raw in page.items or ():
-                self._enlist(self._reader.outline(raw), found)
+                outline = self._outline(raw)
+                if outline is not None:
+                    self._enlist(outline, found)
             if not page.metadata.continue_:
                 await self._complete(found, page.metadata.resource_version)
                 return
@@ -211,6 +229,7 @@ class Reflector:
     async def _stream(self) -> None:
         """List by a watch that begins with all objects, and go on watching."""
         found: _Listing = {}
+        self._nameless = False
         wish = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         async with contextlib.aclosing(self._open(wish)) as batches:
             try:
@@ -226,7 +245,9 @@ class Reflector:
         """Take the objects that a streaming list begins with; return what came with its end."""
         async for batch in batches:
             for number, event in enumerate(batch):
-                outline = self._reader.outline(event.object)
+                outline = self._outline(event.object)
+                if outline is None:
+                    continue
                 if event.type in _PRESENT:
                     self._enlist(outline, found)
                 elif event.type == "DELETED":
@@ -278,6 +299,16 @@ class Reflector:
             return events, error
         return events, None
 
+    def _outline(self, raw: msgspec.Raw) -> Outline | None:
+        """Return the identity of an object; None if it has none, which leaves out that object and no other."""
+        try:
+            return self._reader.outline(raw)
+        except NamelessError as error:
+            self._log.warning("an object does not say which it is and is left out", error=str(error))
+            self._nameless = True
+            self._complain(WRONG_SHAPE, "an object does not say which it is and is left out")
+            return None
+
     def _enlist(self, outline: Outline, found: _Listing) -> None:
         """Add an object to a list, and read it if it is not known as it is."""
         key, observed = outline.key, outline.observed
@@ -288,7 +319,8 @@ class Reflector:
 
     async def _complete(self, found: _Listing, version: str) -> None:
         """Pass on the difference that a list makes."""
-        missing = [key for key in self._rows if key not in found]
+        # An object that does not say which it is may be any of those that are missing.
+        missing = [] if self._nameless else [key for key in self._rows if key not in found]
         if missing and self._outlives and await self._catalog.is_leaving(self.kind):
             self._outlive()
             missing = []
@@ -312,7 +344,8 @@ class Reflector:
 
     async def _apply(self, events: Sequence[Event]) -> None:
         """Pass on the news among the events of a watch."""
-        outlines = [(event.type, self._reader.outline(event.object)) for event in events]
+        told = ((event.type, self._outline(event.object)) for event in events)
+        outlines = [(type_, outline) for type_, outline in told if outline is not None]
         doubtful = self._outlives and not self._leaving and any(type_ == "DELETED" for type_, _ in outlines)
         # Asked before the events count as taken: where there is no answer they come again.
         if doubtful and await self._catalog.is_leaving(self.kind):
@@ -342,11 +375,23 @@ class Reflector:
         return seen
 
     def _note(self, seen: Seen, observed: Observed) -> None:
-        self._rows.put(seen.key, observed, good=not seen.problems)
+        is_stand_in = self.kind.strict and bool(seen.problems)
+        self._rows.put(seen.key, observed, good=seen.object is not None and not is_stand_in)
 
     def _pass_on(self, seen: Sequence[Seen]) -> None:
-        if seen:
+        """Give the sink what was seen; if it fails, one by one, so that it misses nothing but what it cannot take."""
+        if not seen:
+            return
+        try:
             self._sink(self.kind, seen)
+        except Exception as error:  # noqa: BLE001 - what one object does to a sink must not end the reading of all
+            if len(seen) == 1:
+                self.faults += 1
+                # The message of the error might quote the object.
+                self._log.error("an object could not be taken in", key=str(seen[0].key), error=type(error).__name__)
+                return
+            for each in seen:
+                self._pass_on((each,))
 
     def _outlive(self) -> None:
         self._leaving = True
@@ -356,7 +401,7 @@ class Reflector:
         """Note that the API server answers as it should."""
         self.failure = ""
         self.refusal = 0
-        if not self._leaving:
+        if not self._leaving and not self._nameless:
             self._clear()
 
     def _complain(self, code: str, message: str) -> None:

@@ -28,7 +28,7 @@ class Seen(Struct, frozen=True):
 
     | object | observed | means |
     |---|---|---|
-    | set | set | this is the object now; with problems it stands for a policy that cannot be read |
+    | set | set | this is the object now; with problems it is a stand-in, or lacks what is too long |
     | None | set | it cannot be read: what was known of it stays in force, `problems` says why |
     | None | None | it is gone |
     """
@@ -45,4 +45,6 @@ class Seen(Struct, frozen=True):
 
 
 Sink = Callable[[Kind, Sequence[Seen]], None]
-"""Takes what was seen of a kind, on the event loop; a list after a gap comes as one call with the difference."""
+"""Takes what was seen of a kind, on the event loop; a list after a gap comes as one call with the difference.
+
+If it raises, it is given each object of that call again by itself."""

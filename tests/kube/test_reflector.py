@@ -89,15 +89,15 @@ async def test_silent_watch_is_opened_again_where_it_was(client: Client, space: 
 
 async def test_recreated_object_is_another(client: Client, space: str) -> None:
     author = Author(client, space)
-    before = await author.create("ConfigMap", "a", data={"v": "1"})
+    before = await author.create("ConfigMap", "a", data={"mesh": "1"})
     async with following(client, "ConfigMap", namespace=space) as (reflector, record):
         await author.delete("ConfigMap", "a")
-        after = await author.create("ConfigMap", "a", data={"v": "2"})
+        after = await author.create("ConfigMap", "a", data={"mesh": "2"})
         await record.becomes(lambda: [each.uid for each in _observed(record)][-1:] == [after["metadata"]["uid"]])
         assert before["metadata"]["uid"] != after["metadata"]["uid"]
         found = record.objects["ConfigMap", Key(space, "a")]
         assert isinstance(found, ConfigMap)
-        assert found.data == {"v": "2"}
+        assert found.data == {"mesh": "2"}
         assert len(reflector) == 1
 
 

@@ -97,7 +97,7 @@ async def scripted(folder: Path, *, token: str = "") -> AsyncIterator[tuple[Scri
 
 def config_map(name: str, version: int, *, uid: str = "", value: str = "") -> dict[str, Any]:
     metadata = {"name": name, "namespace": "ns", "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"value": value or str(version)}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"mesh": value or str(version)}}
 
 
 def event(kind: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from meshgw.api.core import ConfigMap
 from meshgw.api.istio import AuthorizationPolicy
 from meshgw.api.meta import Key, StrictResource
 from meshgw.api.registry import REGISTRY
-from meshgw.kube.errors import UnreachableError
+from meshgw.kube.errors import NamelessError, UnreachableError
 from meshgw.kube.reading import WRONG_SHAPE, Reader
 from meshgw.kube.seen import Seen
 
@@ -91,11 +92,40 @@ def test_lines_that_are_none_are_like_a_broken_wire(line: bytes) -> None:
         reader.event(line)
 
 
-def test_documents_without_identity_are_like_a_broken_wire() -> None:
-    reader = Reader(REGISTRY.kinds[0])
-    for document in (b"{}", b'{"metadata": []}', b'{"metadata": {}, "spec": ' + b"[" * 5000 + b"]" * 5000 + b"}"):
-        with pytest.raises(UnreachableError):
-            reader.outline(msgspec.Raw(document))
+@pytest.mark.parametrize("document", [b"7", b"{}", b'{"metadata": []}', b'{"metadata": {"name": 7}}'])
+def test_documents_without_identity_are_told_from_a_broken_wire(document: bytes) -> None:
+    with pytest.raises(NamelessError):
+        Reader(REGISTRY.kinds[0]).outline(msgspec.Raw(document))
+
+
+def test_deep_documents_have_an_identity_still() -> None:
+    deep = b'{"spec": ' + b"[" * 5000 + b"]" * 5000 + b', "metadata": {"name": "a"}}'
+    assert Reader(REGISTRY.kinds[0]).outline(msgspec.Raw(deep)).key == Key("", "a")
+
+
+def test_deep_status_is_none_for_those_who_write_it() -> None:
+    status: Any = {}
+    for _ in range(150):
+        status = {"a": status}
+    observed = read("HTTPRoute", spec={}, status=status).observed
+    assert observed is not None
+    assert observed.status == b""
+
+
+def test_what_nobody_reads_is_not_kept() -> None:
+    metadata = {**METADATA, "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "all of it"}}
+    seen = read("ConfigMap", metadata=metadata, data={"ca.crt": "a", "junk": "b"}, binaryData={"junk": "YQ=="})
+    assert isinstance(seen.object, ConfigMap)
+    assert (seen.object.data, seen.object.binary_data) == ({"ca.crt": "a"}, {})
+    assert seen.object.metadata.annotations == {}
+    assert seen.problems == ()
+
+
+def test_values_that_are_too_long_are_left_out_and_named() -> None:
+    seen = read("ConfigMap", data={"ca.crt": "x" * (256 * 1024 + 1), "mesh": "m", "junk": "x" * 300_000})
+    assert isinstance(seen.object, ConfigMap)
+    assert seen.object.data == {"mesh": "m"}
+    assert [(finding.code, finding.field) for finding in seen.problems] == [(WRONG_SHAPE, "data[ca.crt]")]
 
 
 def test_end_of_a_streaming_list_is_told() -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshgw.api.core import ConfigMap
-from meshgw.api.registry import REGISTRY
+from meshgw.api.istio import AuthorizationPolicy
+from meshgw.api.meta import Key
+from meshgw.api.registry import REGISTRY, Kind
 from meshgw.kube import reflector as module
 from meshgw.kube.clock import SystemClock
+from meshgw.kube.reading import WRONG_SHAPE, Reader
 from meshgw.kube.reflector import Reflector
 from meshgw.kube.seen import Seen
 from tests.rig.waiting import eventually
@@ -50,7 +54,7 @@ class World:
             if each.gone:
                 found.pop(each.key.name, None)
             elif isinstance(each.object, ConfigMap):
-                found[each.key.name] = each.object.data["value"]
+                found[each.key.name] = each.object.data["mesh"]
         return found
 
     async def has(self, **values: str) -> None:
@@ -105,7 +109,7 @@ async def test_repeated_and_reordered_events_are_harmless(world: World) -> None:
     assert passed == [("a", False), ("b", True), ("last", False)]
 
 
-@pytest.mark.parametrize("garbage", [b"garbage\n", b'{"type":"ADDED","object":7}\n', b"\xff\xfe\n", b"\n"])
+@pytest.mark.parametrize("garbage", [b"garbage\n", b'{"type":"ADDED","object":{\n', b"\xff\xfe\n", b"\n"])
 async def test_garbage_is_a_broken_wire(world: World, garbage: bytes) -> None:
     _start(world, event("MODIFIED", config_map("a", 12)), garbage, HANG)
     world.script.on("resourceVersion=", event("MODIFIED", config_map("a", 13)), HANG)
@@ -184,7 +188,7 @@ async def test_wish_of_the_server_to_wait_is_met(world: World) -> None:
 async def test_server_that_knows_no_streaming_lists_is_asked_for_pages(world: World) -> None:
     world.script.on("sendInitialEvents", failure(422, "Invalid"), status=422)
     world.script.on(
-        "limit=500 ", {"metadata": {"resourceVersion": "9", "continue": "x/y="}, "items": [config_map("a", 5)]}
+        "limit=50 ", {"metadata": {"resourceVersion": "9", "continue": "x/y="}, "items": [config_map("a", 5)]}
     )
     world.script.on("continue=x/y%3D", {"metadata": {"resourceVersion": "9"}, "items": [config_map("b", 7)]})
     world.script.on("resourceVersion=9", HANG)
@@ -200,7 +204,7 @@ async def test_server_that_never_ends_a_streaming_list_is_asked_for_pages(
 ) -> None:
     monkeypatch.setattr(module, "_LISTING", 0.2)
     world.script.on("sendInitialEvents", event("ADDED", config_map("a", 5)), HANG)
-    world.script.on("limit=500", {"metadata": {"resourceVersion": "9"}, "items": None})
+    world.script.on("limit=50", {"metadata": {"resourceVersion": "9"}, "items": None})
     async with running(world):
         await asyncio.wait_for(world.reflector.synced.wait(), 5)
     assert world.calls == []
@@ -228,3 +232,184 @@ async def test_bookmarks_move_the_position(world: World) -> None:
     world.script.on("resourceVersion=50", HANG)
     async with running(world):
         await eventually(lambda: world.watched() == ["list", "50"])
+
+
+DEPTHS = [90, 100, 101, 500, 965, 970, *range(973, 980), 1200, 5000]
+"""Of an object; a decoder gives up somewhere near a thousand, depending on the depth of the stack."""
+
+POLICIES = {"resources": [{"name": "authorizationpolicies", "verbs": ["list", "watch"]}]}
+
+
+def _policy(name: str, version: int, depth: int = 4) -> bytes:
+    """An AuthorizationPolicy for a Gateway, of that many levels."""
+    metadata = {"name": name, "namespace": "ns", "uid": f"uid-{name}", "resourceVersion": str(version)}
+    target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gw"}
+    head = json.dumps({"metadata": metadata, "spec": {"targetRefs": [target], "rules": [{}]}})
+    inner = b'{"a":' * (depth - 3) + b"{}" + b"}" * (depth - 3)
+    return head.encode().replace(b'"rules"', b'"selector":' + inner + b',"rules"') if depth > 4 else head.encode()
+
+
+def _told(type_: str, document: bytes) -> bytes:
+    return b'{"type":"' + type_.encode() + b'","object":' + document + b"}\n"
+
+
+@pytest.fixture
+async def policies(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Hasty()
+    calls: list[list[Seen]] = []
+    kind = REGISTRY.by_name("AuthorizationPolicy")
+    assert kind is not None
+    async with scripted(tmp_path) as (script, client):
+        script.on("GET /apis/security.istio.io/v1 ", POLICIES)
+        reflector = Reflector(client, kind, lambda _, seen: calls.append(list(seen)), clock=clock)
+        yield World(script, reflector, calls, clock)
+
+
+def _judge(world: World, depth: int) -> None:
+    """Check that all three were passed on, the middle one as what it is or as a policy that refuses."""
+    seen = {each.key.name: each for call in world.calls for each in call}
+    assert set(seen) == {"before", "deep", "after"}
+    for name in ("before", "after"):
+        assert seen[name].object is not None
+        assert seen[name].problems == ()
+    deep = seen["deep"]
+    assert isinstance(deep.object, AuthorizationPolicy)
+    assert deep.object.spec.target_refs[0].name == "gw"
+    assert deep.observed is not None
+    assert deep.observed.uid == "uid-deep"
+    assert deep.problems[0].object.key == Key("ns", "deep")
+    assert deep.problems[0].code == WRONG_SHAPE
+    assert ("nested" in deep.problems[0].message) == (depth > 100)
+    assert deep.object.unreadable
+    assert world.reflector.synced.is_set()
+    assert world.reflector.problem is None
+    assert world.reflector.failure == ""
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+async def test_deep_object_in_a_streaming_list_costs_itself_alone(policies: World, depth: int) -> None:
+    documents = (_policy("before", 1), _policy("deep", 2, depth), _policy("after", 3))
+    lines = [_told("ADDED", document) for document in documents]
+    policies.script.on("sendInitialEvents", *lines, bookmark(9, end=True), HANG)
+    async with running(policies):
+        await asyncio.wait_for(policies.reflector.synced.wait(), 5)
+        _judge(policies, depth)
+    assert policies.clock.waits == []
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+async def test_deep_object_in_a_list_costs_itself_alone(policies: World, depth: int) -> None:
+    documents = (_policy("before", 1), _policy("deep", 2, depth), _policy("after", 3))
+    policies.script.on("sendInitialEvents", failure(422, "Invalid"), status=422)
+    body = b'{"metadata":{"resourceVersion":"9"},"items":[' + b",".join(documents) + b"]}"
+    policies.script.on("limit=500", body)
+    policies.script.on("resourceVersion=9", HANG)
+    async with running(policies):
+        await asyncio.wait_for(policies.reflector.synced.wait(), 5)
+        _judge(policies, depth)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+async def test_deep_object_in_a_watch_costs_itself_alone(policies: World, depth: int) -> None:
+    lines = [_told("ADDED", _policy("deep", 12, depth)), _told("ADDED", _policy("after", 13))]
+    first = _told("ADDED", _policy("before", 1))
+    policies.script.on("sendInitialEvents", first, bookmark(9, end=True), *lines, HANG)
+    async with running(policies):
+        await eventually(lambda: sum(map(len, policies.calls)) == 3, what="three policies")
+        _judge(policies, depth)
+    assert policies.watched() == ["list"]
+
+
+@pytest.mark.parametrize("depth", [101, 975, 5000])
+async def test_policy_that_becomes_deep_stays_as_it_was_until_it_is_gone(policies: World, depth: int) -> None:
+    lines = [_told("MODIFIED", _policy("a", 12, depth)), _told("DELETED", _policy("a", 13, depth))]
+    policies.script.on("sendInitialEvents", _told("ADDED", _policy("a", 1)), bookmark(9, end=True), *lines, HANG)
+    policies.script.on("GET /apis/apiextensions.k8s.io/", failure(404), status=404)
+    reader = policies.reflector
+    async with running(policies):
+        await eventually(lambda: sum(map(len, policies.calls)) == 2, what="the deep version")
+    kept = policies.calls[-1][-1]
+    assert kept.object is None
+    assert not kept.gone
+    assert len(reader) == 1
+
+
+async def test_object_without_a_name_costs_itself_alone_and_nothing_is_taken_as_gone(world: World) -> None:
+    nameless = b'{"type":"ADDED","object":{"metadata":[]}}\n'
+    _start(world, nameless, event("MODIFIED", config_map("a", 12)), event("ERROR", failure(410)), HANG)
+    only_b = (event("ADDED", config_map("b", 7)), nameless, bookmark(30, end=True))
+    world.script.on("sendInitialEvents", *only_b, event("ERROR", failure(410)), HANG)
+    world.script.on("sendInitialEvents", event("ADDED", config_map("b", 7)), bookmark(40, end=True), HANG)
+    async with running(world):
+        await world.has(a="12", b="7")
+        await eventually(lambda: world.reflector.lists >= 2, what="a second list")
+        if world.reflector.lists == 2:
+            assert world.values() == {"a": "12", "b": "7"}
+            assert world.reflector.problem is not None
+            assert world.reflector.problem.code == WRONG_SHAPE
+        await world.has(b="7")
+    assert [each.key.name for call in world.calls[1:-1] for each in call] == ["a"]
+    assert world.reflector.problem is None
+
+
+async def test_error_while_reading_costs_the_object_alone(policies: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Reader._read
+
+    def fail(self: Reader, outline: Any, *, has_good: bool) -> Seen:
+        if outline.key.name == "deep":
+            raise KeyError("a secret of the object")
+        return read(self, outline, has_good=has_good)
+
+    monkeypatch.setattr(Reader, "_read", fail)
+    lines = [_told("ADDED", _policy(name, 1)) for name in ("before", "deep", "after")]
+    policies.script.on("sendInitialEvents", *lines, bookmark(9, end=True), HANG)
+    async with running(policies):
+        await asyncio.wait_for(policies.reflector.synced.wait(), 5)
+    seen = {each.key.name: each for call in policies.calls for each in call}
+    assert [name for name, each in seen.items() if each.problems] == ["deep"]
+    assert seen["deep"].problems[0].message == "could not be read (KeyError)"
+    assert isinstance(seen["deep"].object, AuthorizationPolicy)
+    assert seen["deep"].object.unknown_fields
+
+
+async def test_sink_that_fails_for_one_object_gets_all_others(tmp_path: Path) -> None:
+    kind = REGISTRY.by_name("ConfigMap")
+    assert kind is not None
+    taken: list[str] = []
+
+    def sink(_: Kind, seen: Sequence[Seen]) -> None:
+        for each in seen:
+            if each.key.name == "bad":
+                raise ValueError(each.key.name)
+            taken.append(f"{each.key.name} {'gone' if each.gone else 'there'}")
+
+    async with scripted(tmp_path) as (script, client):
+        script.on("GET /api/v1 ", SERVED)
+        listed = [event("ADDED", config_map(name, 5)) for name in ("a", "bad", "c")]
+        later = [event("MODIFIED", config_map("bad", 12)), event("DELETED", config_map("c", 13))]
+        script.on("sendInitialEvents", *listed, bookmark(10, end=True), *later, HANG)
+        reflector = Reflector(client, kind, sink, namespace="ns")
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(reflector.run())
+            await eventually(lambda: "c gone" in taken, what="what comes later")
+            assert not task.done()
+            task.cancel()
+    assert {"a there", "c there"} <= set(taken)
+    assert reflector.faults == 2
+    assert reflector.synced.is_set()
+
+
+async def test_secrets_that_nobody_reads_are_not_asked_for(tmp_path: Path) -> None:
+    kind = REGISTRY.by_name("Secret")
+    assert kind is not None
+    async with scripted(tmp_path) as (script, client):
+        script.on("GET /api/v1 ", {"resources": [{"name": "secrets", "verbs": ["list", "watch"]}]})
+        script.on("sendInitialEvents", failure(422, "Invalid"), status=422)
+        script.on("limit=50&", {"metadata": {"resourceVersion": "9"}, "items": []})
+        reflector = Reflector(client, kind, lambda *_: None, field_selector="metadata.name=a")
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(reflector.run())
+            await eventually(lambda: any("resourceVersion=9" in line for line in script.requests), what="a watch")
+            task.cancel()
+    for line in script.requests[1:]:
+        assert "metadata.name%3Da,type!%3Dhelm.sh/release.v1,type!%3Dkubernetes.io/service-account-token" in line
