@@ -68,7 +68,9 @@ class Application:
         self.registry = list_kinds()
         self.ready = asyncio.Event()
         """Set while this replica serves."""
-        self.observations = Observations(client, scope, self.registry, sink=self._see, owned_sink=self._see_owned)
+        self.observations = Observations(
+            client, scope, self.registry, sink=self._see, owned_sink=self._see_owned, on_leave=self._leave
+        )
         self.facts = self.observations.facts
         self.workloads = Workloads(self.facts.poke)
         self.placing = ServicePlacing(self.workloads.shortfall)
@@ -259,6 +261,9 @@ class Application:
     def _see_owned(self, kind: Kind, seen: Sequence[Seen]) -> None:
         self.objects.observe(kind, seen)
         self.workloads.see(kind, seen)
+
+    def _leave(self, namespace: str) -> None:
+        self.objects.forget(namespace)
 
     def _publish(self, gateway: Key, changes: Mapping[tuple[str, str], Resource | None]) -> None:
         if self.server is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 from meshgw.api.registry import Registry
@@ -41,15 +42,28 @@ _OUTLINE: Final = (
 
 
 class Observations:
-    """The watches of a replica: `sink` hears of objects that are facts, `owned_sink` of those of proxies."""
+    """The watches of a replica: `sink` hears of objects that are facts, `owned_sink` of those of proxies.
 
-    def __init__(self, client: Client, scope: Scope, registry: Registry, *, sink: Sink, owned_sink: Sink) -> None:
+    `on_leave` gets a namespace that is not served any more before both hear of its objects as if they were gone.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        scope: Scope,
+        registry: Registry,
+        *,
+        sink: Sink,
+        owned_sink: Sink,
+        on_leave: Callable[[str], None],
+    ) -> None:
         secret = registry.by_name(SECRET)
         assert secret is not None  # noqa: S101 - the core's own kind
         self.facts = ClusterFacts()
         self.watches = WatchSet(client, sink)
         self.owned = WatchSet(client, owned_sink)
         self._scope, self._registry, self._secret = scope, registry, secret
+        self._on_leave = on_leave
         self._served: frozenset[str] = frozenset()
 
     async def run(self) -> None:
@@ -120,7 +134,9 @@ class Observations:
     def _serve(self, served: frozenset[str]) -> None:
         if served == self._served:
             return
-        self._served = served
+        left, self._served = self._served - served, served
+        for namespace in sorted(left):
+            self._on_leave(namespace)
         follow_served(self.watches, self._registry.kinds, served)
         for kind in PROXY_KINDS:
             self.owned.follow(kind, None if EVERYWHERE in served else served, label_selector=SELECTOR)

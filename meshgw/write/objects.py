@@ -148,6 +148,17 @@ class ObjectWriter:
             if known.row is None and known.found is not None and known.found.gateway_in(ref.namespace) in plans:
                 self.queue.mark(ref)
 
+    def forget(self, namespace: str) -> None:
+        """Know nothing of a namespace any more that is served no longer: all that is there stays as it is."""
+        for gateway in [each for each in self._problems if each.namespace == namespace]:
+            del self._problems[gateway]
+            self._report(gateway, ())
+        for gateway in [each for each in self._plans if each.namespace == namespace]:
+            del self._plans[gateway]
+        for ref in [each for each in self._objects if each.namespace == namespace]:
+            known = self._objects.pop(ref)
+            known.row = known.found = known.applied = None
+
     async def run(self) -> None:
         """Write until cancelled: while this replica leads, and not before the first commit of all that there is."""
         for gateway in list(self._problems):
@@ -189,6 +200,8 @@ class ObjectWriter:
         try:
             # What does not carry our label is not watched, but may be there all the same.
             there = found or await self._look(ref)
+            if self._objects.get(ref) is not known:
+                return Outcome.IDLE
             if problem := _obstacle(ref, row, there):
                 self._settle(row.gateway, ref, problem)
                 return Outcome.REFUSED if problem.reason == _TAKEN or found is None else Outcome.IDLE

@@ -494,3 +494,51 @@ async def test_what_takes_the_place_of_ours_unseen_is_not_taken() -> None:
         await cluster.timer.advance(60)
         assert cluster.reports == [(GATEWAY, ["NameTaken"])]
         assert "ownerReferences" not in cluster.objects[CONFIG_MAP]["metadata"]
+
+
+async def test_a_namespace_that_is_served_no_longer_keeps_what_is_there() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        cluster.writer.forget("shop")
+        cluster.writer.observe(KINDS["ConfigMap"], [Seen(Key("shop", "gw-c"), None, None)])
+        await cluster.timer.advance(60)
+        cluster.want(None, plan=None)
+        await cluster.timer.advance(60)
+        assert cluster.writes == [APPLY]
+        assert cluster.writer._objects == {}
+        cluster.want(body(), plan=plan())
+        cluster.show()
+        await cluster.timer.advance(60)
+        assert cluster.writes == [APPLY, APPLY], "it is served again"
+
+
+async def test_what_is_under_way_for_a_namespace_that_leaves_is_not_written() -> None:
+    cluster = Cluster()
+    answer = cluster.client.answer
+
+    def late(request: Request) -> Any:
+        cluster.writer.forget("shop")
+        return answer(request)
+
+    cluster.client.answer = late
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(60)
+        assert cluster.client.made == [f"GET {PATH}"]
+        assert cluster.reports == []
+
+
+async def test_problems_leave_with_their_namespace() -> None:
+    cluster = Cluster()
+    cluster.refusals = [refusal(403, "Forbidden", "no")]
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await settle()
+        cluster.writer.forget("other")
+        assert cluster.reports == [(GATEWAY, ["Forbidden"])]
+        cluster.writer.forget("shop")
+        assert cluster.reports[1:] == [(GATEWAY, [])]
+        assert cluster.writer.problems(GATEWAY) == ()
