@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 FIELD_MANAGER: Final = "meshgw"
 
 _KINDS: Final = {kind.name: kind for kind in PROXY_KINDS}
+_OTHER_UID: Final = "metadata.uid: "
+"""What the API server says, with status 422, of an object that has another uid than what is applied to it."""
 _IMMUTABLE: Final = ("immutable", "may not change once set", "may not be changed")
 _UNTYPED: Final = "failed to create typed patch object"
 """What the API server says, with status 500, of fields that it does not know or that have another type."""
@@ -264,9 +266,15 @@ class ObjectWriter:
         precondition = {"resourceVersion": _NEVER} if there is None else {"uid": there.uid}
         body["metadata"] = {**body["metadata"], **precondition}
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
-        answer = await self._request(
-            "PATCH", _path(ref, row.api_version), query=query, body=msgspec.json.encode(body), content_type=APPLY_PATCH
-        )
+        encoded = msgspec.json.encode(body)
+        try:
+            answer = await self._request(
+                "PATCH", _path(ref, row.api_version), query=query, body=encoded, content_type=APPLY_PATCH
+            )
+        except ApiError as error:
+            if error.status == 422 and _OTHER_UID in error.message:
+                raise ApiError(409, "Conflict", f"{ref} is not the one that was seen") from None
+            raise
         self._tell(ref, "apply")
         return _found(ref, answer)
 

@@ -79,6 +79,11 @@ class Deployed:
         row = ProxyObject(gateway=self.gateway, api_version=api_version, body=encode(body))
         self.writer.desire({self.ref(kind): row}, {})
 
+    async def want_account(self) -> None:
+        """Make what workloads run as, and wait until it is seen."""
+        self.want("ServiceAccount", **SPECS["ServiceAccount"])
+        await eventually(lambda: self.outcomes["written"] == 1, within=10)
+
     def metadata(self) -> dict[str, Any]:
         owner = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "gw", "uid": self.uid}
         return {
@@ -217,10 +222,11 @@ async def _gone(found: Deployed, kind: str) -> bool:
 
 async def test_drift_is_corrected_and_the_rest_is_left(client: Client, space: str) -> None:
     async with deploying(client, space) as found:
+        await found.want_account()
         found.want("Deployment", **SPECS["Deployment"])
         found.want("ConfigMap", **SPECS["ConfigMap"])
         found.want("Service", **SPECS["Service"])
-        await eventually(lambda: found.outcomes["written"] == 3, within=10)
+        await eventually(lambda: found.outcomes["written"] == 4, within=10)
 
         await found.patch("Deployment", spec={"replicas": 0})
         await found.becomes(lambda it: it["spec"]["replicas"] == 2)
@@ -272,11 +278,37 @@ async def test_what_somebody_else_made_is_neither_taken_nor_deleted(client: Clie
         assert found.verbs.total() == 0
 
 
+async def test_what_somebody_makes_meanwhile_is_not_taken(client: Client, space: str) -> None:
+    """The API server itself refuses: what was seen is not there any more, or what was not there is."""
+    found = Deployed(client, space)
+    await found.make_gateway()
+    for kind, fields in SPECS.items():
+        api_version = KINDS[kind].api_version
+        ref = found.ref(kind)
+        body = {"apiVersion": api_version, "kind": kind, "metadata": found.metadata(), **fields}
+        row = ProxyObject(gateway=found.gateway, api_version=api_version, body=encode(body))
+        seen = await found.writer._send(ref, row, None)
+        assert (await found.writer._send(ref, row, seen)).uid == seen.uid
+        await found.delete(kind)
+        await eventually(lambda kind=kind: _gone(found, kind), within=10)
+        with pytest.raises(ApiError) as refused:
+            await found.writer._send(ref, row, seen)
+        assert refused.value.status == 409
+        theirs = body | {"metadata": {"name": NAME}}
+        await client.request("POST", path_of(KINDS[kind], namespace=space), body=encode(theirs))
+        for stale in (seen, None):
+            with pytest.raises(ApiError) as refused:
+                await found.writer._send(ref, row, stale)
+            assert refused.value.status == 409, (kind, stale)
+        assert "ownerReferences" not in (await found.read(kind))["metadata"]
+
+
 async def test_a_gateway_that_is_self_managed_or_given_away_loses_its_objects(client: Client, space: str) -> None:
     async with deploying(client, space) as found:
+        await found.want_account()
         for kind in ("Deployment", "ConfigMap"):
             found.want(kind, **SPECS[kind])
-        await eventually(lambda: found.outcomes["written"] == 2, within=10)
+        await eventually(lambda: found.outcomes["written"] == 3, within=10)
         found.plan(Deploying.HELD)
         found.want_nothing("Deployment")
         found.want_nothing("ConfigMap")
@@ -292,14 +324,16 @@ async def test_a_gateway_that_is_self_managed_or_given_away_loses_its_objects(cl
 
 async def test_leftovers_are_found_after_a_restart(client: Client, space: str) -> None:
     async with deploying(client, space) as found:
+        await found.want_account()
         for kind in ("Deployment", "HorizontalPodAutoscaler"):
             found.want(kind, **SPECS[kind])
-        await eventually(lambda: found.outcomes["written"] == 2, within=10)
+        await eventually(lambda: found.outcomes["written"] == 3, within=10)
         uid = found.uid
     again = Deployed(client, space)
     again.uid = uid
     again.plan(Deploying.MANAGED)
-    again.want("Deployment", **SPECS["Deployment"])
+    for kind in ("ServiceAccount", "Deployment"):
+        again.want(kind, **SPECS[kind])
     async with asyncio.TaskGroup() as tasks:
         reflectors = [
             Reflector(client, kind, again.writer.observe, namespace=space, label_selector=SELECTOR)
@@ -313,16 +347,18 @@ async def test_leftovers_are_found_after_a_restart(client: Client, space: str) -
         await eventually(lambda: _gone(again, "HorizontalPodAutoscaler"), within=10)
         await again.is_quiet()
         assert (await again.read("Deployment"))["metadata"]["resourceVersion"] == version, "applied, but not changed"
-        assert again.verbs == {("Deployment", "apply"): 1, ("HorizontalPodAutoscaler", "delete"): 1}
+        applied = {("ServiceAccount", "apply"): 1, ("Deployment", "apply"): 1}
+        assert again.verbs == applied | {("HorizontalPodAutoscaler", "delete"): 1}
         for task in running:
             task.cancel()
 
 
 async def test_what_cannot_be_changed_is_made_anew_or_named(client: Client, space: str) -> None:
     async with deploying(client, space) as found:
+        await found.want_account()
         found.want("Deployment", **SPECS["Deployment"])
         found.want("Service", **SPECS["Service"])
-        await eventually(lambda: found.outcomes["written"] == 2, within=10)
+        await eventually(lambda: found.outcomes["written"] == 3, within=10)
         uid = (await found.read("Deployment"))["metadata"]["uid"]
         other = {"app": "other"}
         template = {**deployment()["template"], "metadata": {"labels": other}}
@@ -353,6 +389,7 @@ async def test_what_cannot_be_changed_is_made_anew_or_named(client: Client, spac
 
 async def test_what_the_api_server_does_not_know_is_named(client: Client, space: str) -> None:
     async with deploying(client, space) as found:
+        await found.want_account()
         found.want("Deployment", spec=deployment(replicaz=2))
         await eventually(lambda: found.problems, within=10)
         assert "replicaz" in found.problems[0].message

@@ -103,7 +103,7 @@ class Cluster:
         if before is not None and wanted["metadata"].pop("resourceVersion", None) is not None:
             return refusal(409, "Conflict")
         if before is not None and wanted["metadata"].pop("uid") != before["metadata"]["uid"]:
-            return refusal(409, "Conflict")
+            return refusal(422, "Invalid", 'metadata.uid: Invalid value: "u1": field is immutable')
         if (
             before is None
             or any(before[name] != wanted[name] for name in ("spec",))
