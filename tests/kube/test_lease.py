@@ -18,6 +18,7 @@ from meshgw.kube.clock import SystemClock
 from meshgw.kube.errors import UnreachableError
 from meshgw.kube.lease import Elector, NotLeaderError
 from meshgw.kube.paths import LEASE_API, resource_path
+from meshgw.write.workload import PROXY_KINDS, OwnedObject
 from tests.cluster.apiserver import ApiServer
 from tests.kube.following import Author, following, running
 from tests.rig.waiting import eventually
@@ -147,12 +148,15 @@ async def test_frozen_leader_never_writes_again(apiserver: ApiServer, client: Cl
     """Two processes write as often as they may. Each in turn is stopped until the other leads, and then goes on."""
     await Author(client, space).create("ConfigMap", "log", data={})
     writes: list[str] = []
-    async with following(client, "ConfigMap", namespace=space, field_selector="metadata.name=log") as (_, record):
+    # As the writer of proxies reads it: with all data.
+    kind = next(kind for kind in PROXY_KINDS if kind.name == "ConfigMap")
+    async with following(client, kind, namespace=space, field_selector="metadata.name=log") as (_, record):
 
         def note() -> list[str]:
             for _, seen in record.calls:
                 for each in seen:
-                    new = each.object.data.keys() - set(writes) if each.object else set()
+                    data = bytes(each.object.data) if isinstance(each.object, OwnedObject) else b""
+                    new = (msgspec.json.decode(data) if data else {}).keys() - set(writes)
                     writes.extend(sorted(new))
             record.calls.clear()
             return [key.partition("-")[0] for key in writes]
