@@ -257,6 +257,7 @@ class Application:
         self.statuses.observe(kind, seen)
         if kind.name == "Gateway":
             self.placing.see(seen)
+            self.workloads.see(kind, seen)
 
     def _see_owned(self, kind: Kind, seen: Sequence[Seen]) -> None:
         self.objects.observe(kind, seen)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from meshgw import names
 from meshgw.api.meta import ApiStruct, Key
 from meshgw.api.registry import Kind
 from meshgw.kube.seen import Seen
@@ -36,6 +35,11 @@ class _Status(ApiStruct, frozen=True, kw_only=True):
 _status_of = msgspec.json.Decoder(_Status | None).decode
 
 
+class _Owner(NamedTuple):
+    gateway: Key
+    uid: str
+
+
 class Shortfall(msgspec.Struct, frozen=True):
     """Why the proxies of a Gateway do not serve: a reason for its Programmed condition, and a message."""
 
@@ -47,20 +51,23 @@ class Workloads:
     """How the proxies of Gateways do; `on_change` is called when a Gateway's shortfall is another than before."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        self._states: dict[tuple[str, Key], tuple[Key, Shortfall | None]] = {}
+        self._uids: dict[Key, str] = {}
+        """Those of Gateways: a name alone makes no workload theirs."""
+        self._states: dict[tuple[str, Key], tuple[_Owner, Shortfall | None]] = {}
         self._refused: dict[Key, Problem] = {}
         self._shortfalls: Mapping[Key, Shortfall | None] = {}
         self._on_change = on_change
 
     def see(self, kind: Kind, seen: Sequence[Seen]) -> None:
-        """Take in what a reflector has seen of objects of proxies; other kinds than workloads are passed over."""
-        if kind.name not in WORKLOADS:
-            return
-        for one in seen:
-            self._states.pop((kind.name, one.key), None)
-            if isinstance(one.object, OwnedObject) and (gateway := _gateway_of(one.object)) is not None:
-                self._states[kind.name, one.key] = gateway, _read(bytes(one.object.status))
-        self._settle()
+        """Take in what a reflector has seen of Gateways or of objects of proxies; all but workloads is passed over."""
+        if kind.name == "Gateway":
+            self._see_gateways(seen)
+        elif kind.name in WORKLOADS:
+            for one in seen:
+                self._states.pop((kind.name, one.key), None)
+                if isinstance(one.object, OwnedObject) and (owner := _owner_of(one.object)) is not None:
+                    self._states[kind.name, one.key] = owner, _read(bytes(one.object.status))
+            self._settle()
 
     def note(self, gateway: Key, problems: Sequence[Problem]) -> None:
         """Take in what is wrong with a Gateway's objects: the `Report` of their writer."""
@@ -73,8 +80,18 @@ class Workloads:
         """Return why a Gateway's proxies do not serve, None if they do."""
         return self._shortfalls.get(gateway, Shortfall(_PENDING, "the proxy is not deployed yet"))
 
+    def _see_gateways(self, seen: Sequence[Seen]) -> None:
+        before = self._uids.copy()
+        for one in seen:
+            self._uids.pop(one.key, None)
+            if one.observed is not None:
+                self._uids[one.key] = one.observed.uid
+        if self._uids != before:
+            self._settle()
+
     def _settle(self) -> None:
-        found = _judge(self._states.values())
+        states = self._states.values()
+        found = _judge((owner.gateway, state) for owner, state in states if self._uids.get(owner.gateway) == owner.uid)
         for gateway, problem in self._refused.items():
             # One that runs all the same is only not what it should be by now.
             if found.get(gateway, problem) is not None:
@@ -107,7 +124,6 @@ def _read(status: bytes) -> Shortfall | None:
     return Shortfall(_PENDING, "no pod of the proxy is ready yet")
 
 
-def _gateway_of(row: OwnedObject) -> Key | None:
-    name = next((owner.name for owner in row.metadata.owner_references if owner.kind == "Gateway"), "")
-    name = name or row.metadata.labels.get(names.LABEL_GATEWAY_NAME, "")
-    return Key(row.metadata.namespace, name) if name else None
+def _owner_of(row: OwnedObject) -> _Owner | None:
+    owner = next((owner for owner in row.metadata.owner_references if owner.kind == "Gateway"), None)
+    return None if owner is None else _Owner(Key(row.metadata.namespace, owner.name), owner.uid)
