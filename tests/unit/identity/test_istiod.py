@@ -212,6 +212,7 @@ def _answer(csr_identity: SpiffeId, authority: MeshAuthority = AUTHORITY) -> byt
         (CertificateResponse(cert_chain=("x", "y")).encode(), "BAD_ANSWER"),
         (_answer(GATEWAY), "KEY_MISMATCH"),
     ],
+    ids=["cut", "empty", "no certificates", "of another key"],  # not the bytes, which differ from run to run
 )
 async def test_answer_that_must_not_be_used_is_refused_and_not_retried(answer: bytes, code: str) -> None:
     async with scripted_ca([answer]) as ca:
