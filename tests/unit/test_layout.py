@@ -22,7 +22,6 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "api/l4.py": ("unit/api/test_schema.py", VALUES),
     "api/policy.py": ("unit/api/test_schema.py", VALUES),
     "cluster/application.py": ("cluster/test_controller.py", "it wires the parts, which needs all of them"),
-    "cluster/observations.py": ("cluster/test_controller.py", "it wires the watches, which needs an API server"),
     "config.py": ("unit/cli/test_run.py", VALUES),
     "demo/backend.py": ("envoy/test_demo.py", "a server of the demo, which needs Envoy"),
     "demo/mesh.py": ("envoy/test_demo.py", "it starts the demo's processes"),
