@@ -13,7 +13,7 @@ import pytest
 from meshgw.api.core import ConfigMap
 from meshgw.api.http import HTTPRoute
 from meshgw.api.meta import Key
-from meshgw.kube.client import Client, KubeSettings, connect
+from meshgw.kube.client import Client, KubeSettings, connect, path_of
 from meshgw.kube.errors import ApiError
 from meshgw.kube.reflector import REFUSED, Reflector
 from tests.cluster.apiserver import ApiServer
@@ -248,3 +248,25 @@ async def test_unknown_collection_is_refused(client: Client) -> None:
     with pytest.raises(ApiError) as refused:
         await client.request("GET", "/apis/example.com/v1/things")
     assert refused.value.status == 404
+
+
+async def test_deep_objects_of_one_tenant_cost_nobody_else(client: Client, space: str) -> None:
+    """The API server stores what a schema leaves open, however deep."""
+    author = Author(client, space)
+    kind = kind_of("GatewayParameters")
+    depths = (99, 500, 974, 1200)
+    for depth in depths:
+        document = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": f"deep-{depth}"}}
+        nested = b'{"a":' * depth + b"1" + b"}" * depth
+        spec = b',"spec":{"overlays":{"deployment":{"spec":' + nested + b"}}}}"
+        body = msgspec.json.encode(document).removesuffix(b"}") + spec
+        await client.request("POST", path_of(kind, namespace=space), body=body)
+    async with following(client, kind, namespace=space) as (reflector, record):
+        assert record.problems.keys() == {(kind.name, Key(space, f"deep-{depth}")) for depth in depths}
+        await author.create(kind.name, "other", spec={"replicas": 2})
+        await record.has("other")
+        assert reflector.problem is None
+        assert reflector.lists == 1
+    async with following(client, kind, namespace=space, page=2) as (_, record):
+        assert len(record.problems) == len(depths)
+        assert record.names() == {"other"}
