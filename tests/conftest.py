@@ -9,6 +9,13 @@ import structlog
 
 pytest_plugins = ["tests.cluster.plugin"]
 
+_LONGEST_ID = 80
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by a long parameter's name, not its text: a certificate differs from worker to worker."""
+    return argname if isinstance(val, str | bytes) and len(val) > _LONGEST_ID else None
+
 
 @pytest.fixture(autouse=True)
 def _default_logs() -> Iterator[None]:
