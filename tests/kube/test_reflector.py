@@ -17,7 +17,7 @@ from meshgw.kube.client import Client, KubeSettings, connect, path_of
 from meshgw.kube.errors import ApiError
 from meshgw.kube.reflector import REFUSED, Reflector
 from tests.cluster.apiserver import ApiServer
-from tests.kube.following import ROUTE, Author, Gate, Hasty, Record, following, kind_of, running
+from tests.kube.following import ROUTE, Author, Gate, Hasty, Record, definition, following, kind_of, running
 from tests.rig.waiting import eventually
 
 
@@ -185,7 +185,7 @@ async def test_paged_lists_that_expire_and_watches_that_are_too_old(start_apiser
         await author.config_maps(*names)
         client = Expiring(plain, server.compact)
         record = Record()
-        reflector = Reflector(client, kind_of("ConfigMap"), record, namespace="default", clock=Hasty())
+        reflector = Reflector(client, kind_of("ConfigMap"), record, namespace="default", page=500, clock=Hasty())
         async with running(reflector):
             await asyncio.wait_for(reflector.synced.wait(), 30)
             assert record.names() == {*names, "meanwhile"}
@@ -250,20 +250,22 @@ async def test_unknown_collection_is_refused(client: Client) -> None:
     assert refused.value.status == 404
 
 
-async def test_deep_objects_of_one_tenant_cost_nobody_else(client: Client, space: str) -> None:
+async def test_deep_objects_of_one_tenant_cost_nobody_else(apiserver: ApiServer, client: Client, space: str) -> None:
     """The API server stores what a schema leaves open, however deep."""
-    author = Author(client, space)
-    kind = kind_of("GatewayParameters")
+    kind = msgspec.structs.replace(kind_of("GatewayParameters"), group="deep.example.com")
+    await asyncio.to_thread(apiserver._install, [definition(kind)])
+    path = path_of(kind, namespace=space)
     depths = (99, 500, 974, 1200)
     for depth in depths:
         document = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": f"deep-{depth}"}}
         nested = b'{"a":' * depth + b"1" + b"}" * depth
         spec = b',"spec":{"overlays":{"deployment":{"spec":' + nested + b"}}}}"
         body = msgspec.json.encode(document).removesuffix(b"}") + spec
-        await client.request("POST", path_of(kind, namespace=space), body=body)
+        await client.request("POST", path, body=body)
     async with following(client, kind, namespace=space) as (reflector, record):
         assert record.problems.keys() == {(kind.name, Key(space, f"deep-{depth}")) for depth in depths}
-        await author.create(kind.name, "other", spec={"replicas": 2})
+        other = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": "other"}}
+        await client.request("POST", path, body=msgspec.json.encode(other))
         await record.has("other")
         assert reflector.problem is None
         assert reflector.lists == 1
