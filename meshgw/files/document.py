@@ -13,7 +13,8 @@ import msgspec
 import yaml
 from yaml import events
 
-MAX_DEPTH: Final = 100
+from meshgw.api.depth import MAX_DEPTH, is_deep
+
 MAX_ALIAS_SIZE: Final = 16 * 1024 * 1024
 """Characters that the aliases of one document may stand for, with 8 for each node."""
 
@@ -65,10 +66,10 @@ def split(text: str) -> Iterator[Chunk]:
 
 def parse_json(text: str) -> Any:
     """The value of a JSON text."""
+    if is_deep(text.encode()):
+        raise DocumentError(0, f"is nested more than {MAX_DEPTH} levels deep")
     try:
         return msgspec.json.decode(text)
-    except RecursionError:
-        raise DocumentError(0, "is nested too deeply") from None
     except msgspec.DecodeError as error:
         message = str(error)
         at = _JSON_BYTE.search(message)

@@ -62,9 +62,12 @@ def test_json_is_read_with_its_lines() -> None:
 def test_json_that_is_no_yaml_is_told_by_its_first_line() -> None:
     (problem,) = read('{\n\t"apiVersion": "v1",\n\t"kind": "Service", "x": "\\ud83d\\ude00"}', "a.json").problems()
     assert (problem.code, problem.field) == ("MG9102", "metadata")
+
+
+def test_deep_json_is_refused_as_deep_yaml_is() -> None:
     text = "{\n" + '"a": ' + '{"b": ' * 120 + "1" + "}" * 120 + ',\n"apiVersion": "v1", "kind": "Service"}'
     (deep,) = read(text, "b.json").problems()
-    assert (deep.code, deep.line) == ("MG9102", 1)
+    assert (deep.code, deep.line, deep.message) == ("MG9101", 1, "is nested more than 100 levels deep")
 
 
 def test_a_wrong_field_is_told_by_the_nearest_line() -> None:
