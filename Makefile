@@ -8,6 +8,9 @@ PYTEST := $(RUN) pytest
 JOBS ?= auto
 REAL := apiserver or cluster
 
+# Workers share compiled tests, whatever the environment says: else each compiles all of them.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast test-envoy test-cluster cluster cluster-down lint format bench golden manifests clean
 
 demo: $(UV)  ## An ambient mesh on this machine, with real Envoys.
@@ -21,7 +24,7 @@ test: lint  ## Everything: lint, types, layers, all tests with the coverage floo
 	$(RUN) coverage report --fail-under=100 --include='meshgw/engine/*,meshgw/xds/session.py' --skip-covered
 
 test-fast: $(UV)  ## Everything that needs neither Envoy nor Kubernetes.
-	$(PYTEST) -n $(JOBS) -m 'not envoy and not ($(REAL))' tests
+	MESHGW_QUICK=1 $(PYTEST) -n $(JOBS) --dist worksteal -m 'not envoy and not ($(REAL))' --ignore tests/cluster --ignore tests/kube tests
 
 test-envoy: $(UV)  ## Only what talks to a real Envoy.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m 'envoy and not ($(REAL))' tests

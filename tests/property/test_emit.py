@@ -105,8 +105,9 @@ rules = st.builds(
 bodies = st.lists(rules, max_size=3).map(tuple)
 hosts = st.lists(st.sampled_from(["*", "a.test", "*.b.test", "c.b.test"]), min_size=1, max_size=3, unique=True)
 claims = st.dictionaries(st.sampled_from(["r1", "r2", "r3"]), st.tuples(bodies, hosts), max_size=3)
+MANY = settings.default.max_examples
 slow = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=MANY // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 Claims = dict[str, tuple[tuple[Rule, ...], list[str]]]
@@ -168,7 +169,7 @@ def test_an_edit_changes_the_hosts_of_its_route_alone(claimed: Claims, edited: t
     assert world.resources == build({**claimed, "r1": (edited, claimed["r1"][1])}).resources
 
 
-@settings(slow, max_examples=10)
+@settings(slow, max_examples=MANY // 10)
 @given(claims)
 def test_a_second_decoder_reads_the_same(claimed: Claims) -> None:
     resource = build(claimed).resource(ROUTE_CONFIGURATION, "http/80")

@@ -35,9 +35,10 @@ ROUTES = {"HTTPRoute", "GRPCRoute"}
 REACHED = {CLUSTER, ENDPOINTS, SECRET}
 CLUSTER_SCOPED = {t.GATEWAY_CLASSES, t.NAMESPACES, t.NODES}
 
+MANY = settings.default.max_examples
 slow = settings(
     deadline=None,
-    max_examples=40,
+    max_examples=MANY * 2 // 5,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 

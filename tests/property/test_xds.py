@@ -443,7 +443,7 @@ def test_mended_configuration_heals_every_proxy(script: list[str | Site], last: 
     version=st.text(max_size=20),
     nonce=st.text(max_size=10),
 )
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 def test_joined_responses_are_what_protobuf_would_write(
     names: list[str], body: bytes, removed: list[str], version: str, nonce: str
 ) -> None:
@@ -472,7 +472,7 @@ REQUESTS = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.booleans(), st.lists(st.tuples(REQUESTS, st.lists(st.tuples(st.integers(0), st.binary(max_size=3))))))
 def test_no_bytes_of_a_peer_upset_a_session(delta: bool, messages: list[Any]) -> None:  # noqa: FBT001 - drawn
     """Requests with bytes overwritten, inserted or gone: what can be decoded is answered or ends the stream."""
