@@ -272,7 +272,8 @@ async def test_an_istiod_that_is_away_is_a_condition_and_costs_the_rest_nothing(
 ) -> None:
     roots = authority("mesh").root.decode()
     bundle = {"name": "istio-ca-root-cert", "namespace": "alone"}
-    async with run_controller(apiserver, tmp_path, "alone", "--istiod-address", "127.0.0.1:1") as controller:
+    flags = ("--istiod-address", "127.0.0.1:1", "--root-namespace", "alone")
+    async with run_controller(apiserver, tmp_path, "alone", *flags) as controller:
         site = Site(apiserver, controller)
         published = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": bundle, "data": {"root-cert.pem": roots}}
         way = gateway(controller, "way", 15008)
