@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,9 @@ REQUIRED = "MESHGW_REQUIRE_CLUSTER"
 """Set where a machine must be able to run these tests: what would be skipped fails."""
 
 PROVIDERS = ("local", "existing")
+
+_FOLDERS = {Path(__file__).parent, Path(__file__).parent.parent / "kube"}
+"""All tests in here belong to these tiers: they use programs that take minutes to build."""
 
 _APISERVER_FIXTURES = {"apiserver", "start_apiserver"}
 _CLUSTER_FIXTURES = {"cluster", "istiod", "start_cluster"}
@@ -43,12 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures they use; one worker has all that share the cluster."""
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
-        if used & _APISERVER_FIXTURES:
+        if used & _APISERVER_FIXTURES or item.path.parent in _FOLDERS:
             item.add_marker(pytest.mark.apiserver)
         if used & _CLUSTER_FIXTURES:
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.xdist_group("cluster"))
-        if used & (_APISERVER_FIXTURES | _CLUSTER_FIXTURES) and item.get_closest_marker("timeout") is None:
+        is_real = item.get_closest_marker("apiserver") or item.get_closest_marker("cluster")
+        if is_real and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_PATIENCE))
 
 
@@ -62,6 +67,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(item.get_closest_marker("cluster") for item in session.items) and not _why_no_cluster(option.cluster):
         packed += RECIPES
         needed += [*local.PROGRAMS, *(program for name in packed for program in RECIPES[name].programs)]
+    needed += sorted({name for item in session.items for name in getattr(_module(item), "PROGRAMS", ())})
     if option.collectonly or not needed:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
@@ -75,6 +81,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         except (ProgramsError, OSError) as error:
             sys.stderr.write(f"tests/cluster: {error}\n")
             session.config.stash[_UNBUILT] = str(error)
+
+
+def _module(item: pytest.Item) -> object:
+    return getattr(item, "module", None)
 
 
 @pytest.fixture(scope="session")

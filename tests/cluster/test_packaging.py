@@ -23,6 +23,9 @@ Document = dict[str, Any]
 Identity = tuple[str, str, str]
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
+PROGRAMS = ("helm",)
+"""What is built before any test here runs."""
+
 OF_HELM = ("app.kubernetes.io/managed-by", "app.kubernetes.io/instance", "app.kubernetes.io/version", "helm.sh/chart")
 
 
