@@ -28,6 +28,21 @@ rules: [{level: Metadata}]
 _READY: Final = 60.0
 
 
+CONTROLLERS: Final = (
+    "--kubeconfig=controllers.conf",
+    "--root-ca-file=ca.crt",
+    "--service-account-private-key-file=sa.key",
+    "--cluster-signing-cert-file=ca.crt",
+    "--cluster-signing-key-file=ca.key",
+    "--use-service-account-credentials",
+    "--kube-api-qps=300",
+    "--kube-api-burst=600",
+    "--leader-elect=false",
+    "--secure-port=0",
+)
+"""Arguments of kube-controller-manager, whose working directory has the files."""
+
+
 class ApiServer(Access):
     """etcd and kube-apiserver, and kube-controller-manager if asked for; made by `run_apiserver`."""
 
@@ -48,7 +63,11 @@ class ApiServer(Access):
         self.server = Process([*_apiserver(self.address), *arguments], folder / "kube-apiserver.log", cwd=folder)
         """kube-apiserver itself: `freeze`, `thaw`, `kill` it, and `start` this object again."""
 
-        self.controllers = Process(_controllers(folder), folder / "kube-controller-manager.log", cwd=folder)
+        self.controllers = Process(
+            [str(executable("kube-controller-manager")), *CONTROLLERS],
+            folder / "kube-controller-manager.log",
+            cwd=folder,
+        )
 
     def start(self) -> None:
         """Start what does not run, and wait until the server is ready."""
@@ -155,20 +174,4 @@ def _apiserver(address: str) -> list[str]:
         "--audit-policy-file=audit-policy.yaml",
         "--audit-log-path=audit.log",
         "--shutdown-delay-duration=0s",
-    ]
-
-
-def _controllers(folder: Path) -> list[str]:
-    return [
-        str(executable("kube-controller-manager")),
-        "--kubeconfig=controllers.conf",
-        "--root-ca-file=ca.crt",
-        "--service-account-private-key-file=sa.key",
-        "--cluster-signing-cert-file=ca.crt",
-        "--cluster-signing-key-file=ca.key",
-        "--use-service-account-credentials",
-        "--kube-api-qps=300",
-        "--kube-api-burst=600",
-        "--leader-elect=false",
-        "--secure-port=0",
     ]

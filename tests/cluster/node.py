@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.cluster.apiserver import AUDIT_POLICY, ISSUER
+from tests.cluster.apiserver import AUDIT_POLICY, CONTROLLERS, ISSUER
 from tests.cluster.images import PAUSE
 from tests.cluster.keeper import Plot
 from tests.cluster.pki import ClusterAuthority, account_keys, kubeconfig, write_private
@@ -106,18 +106,6 @@ def control_plane(plot: Plot) -> list[Command]:
 
 def node(plot: Plot) -> list[Command]:
     """Return what starts once the API server is ready: before that it would only wait, and back off."""
-    controllers = [
-        "--kubeconfig=controllers.conf",
-        "--root-ca-file=ca.crt",
-        "--service-account-private-key-file=sa.key",
-        "--cluster-signing-cert-file=ca.crt",
-        "--cluster-signing-key-file=ca.key",
-        "--use-service-account-credentials",
-        "--kube-api-qps=300",
-        "--kube-api-burst=600",
-        "--leader-elect=false",
-        "--secure-port=0",
-    ]
     kubelet = [
         "--config=kubelet.yaml",
         "--kubeconfig=kubelet.conf",
@@ -127,7 +115,7 @@ def node(plot: Plot) -> list[Command]:
     ]
     return [
         Command("kubelet", [str(executable("kubelet")), *kubelet]),
-        Command("kube-controller-manager", [str(executable("kube-controller-manager")), *controllers]),
+        Command("kube-controller-manager", [str(executable("kube-controller-manager")), *CONTROLLERS]),
         Command(
             "kube-scheduler",
             [

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.rig.certs import key_usage
+
 _LIFETIME = timedelta(days=3)
 
 
@@ -38,7 +40,7 @@ class ClusterAuthority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "meshgw test cluster")])
         builder = _builder(self._name, self._name, self._key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        builder = builder.add_extension(_usage(ca=True), critical=True)
+        builder = builder.add_extension(key_usage(ca=True), critical=True)
         self._certificate = builder.sign(self._key, hashes.SHA256())
 
     @property
@@ -56,7 +58,7 @@ class ClusterAuthority:
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _builder(subject, self._name, key.public_key())
-        builder = builder.add_extension(_usage(ca=False), critical=True)
+        builder = builder.add_extension(key_usage(ca=False), critical=True)
         purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         if hosts:
@@ -100,20 +102,6 @@ def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePubl
     now = datetime.now(UTC)
     return x509.CertificateBuilder(
         issuer, subject, public, x509.random_serial_number(), now - timedelta(minutes=5), now + _LIFETIME
-    )
-
-
-def _usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=not ca,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
     )
 
 

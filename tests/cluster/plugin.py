@@ -67,7 +67,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(item.get_closest_marker("cluster") for item in session.items) and not _why_no_cluster(option.cluster):
         packed += RECIPES
         needed += [*local.PROGRAMS, *(program for name in packed for program in RECIPES[name].programs)]
-    needed += sorted({name for item in session.items for name in getattr(_module(item), "PROGRAMS", ())})
+    modules = {getattr(item, "module", None) for item in session.items}
+    needed += sorted({name for module in modules for name in getattr(module, "PROGRAMS", ())})
     if option.collectonly or not needed:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
@@ -81,10 +82,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         except (ProgramsError, OSError) as error:
             sys.stderr.write(f"tests/cluster: {error}\n")
             session.config.stash[_UNBUILT] = str(error)
-
-
-def _module(item: pytest.Item) -> object:
-    return getattr(item, "module", None)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from meshgw.kube.clock import SystemClock
 from meshgw.kube.paths import crd_name, resource_path
 from meshgw.kube.reflector import Reflector
 from meshgw.kube.seen import Seen
+from tests.cluster.apiserver import ApiServer
 from tests.cluster.crds import Definition
 from tests.rig.waiting import eventually
 
@@ -155,3 +157,17 @@ class Author:
     async def config_maps(self, *names: str) -> None:
         for batch in (names[at : at + 20] for at in range(0, len(names), 20)):
             await asyncio.gather(*(self.create("ConfigMap", name, data={"a": "b"}) for name in batch))
+
+
+@contextlib.asynccontextmanager
+async def program(name: str, server: ApiServer, space: str, identity: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a module of this folder in a process of its own, which is killed at the end; what it prints is not read."""
+    command = [sys.executable, "-m", f"tests.kube.{name}", str(server.kubeconfig), space, identity]
+    silent = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=silent, stderr=silent)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import signal
-import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -20,7 +17,7 @@ from meshgw.kube.lease import Elector, NotLeaderError
 from meshgw.kube.paths import LEASE_API, resource_path
 from meshgw.write.workload import PROXY_KINDS, OwnedObject
 from tests.cluster.apiserver import ApiServer
-from tests.kube.following import Author, following, running
+from tests.kube.following import Author, following, program, running
 from tests.rig.waiting import eventually
 
 
@@ -161,9 +158,9 @@ async def test_frozen_leader_never_writes_again(apiserver: ApiServer, client: Cl
             record.calls.clear()
             return [key.partition("-")[0] for key in writes]
 
-        async with candidate(apiserver, space, "a") as a:
+        async with program("candidate", apiserver, space, "a") as a:
             await eventually(note, within=40)
-            async with candidate(apiserver, space, "b") as b:
+            async with program("candidate", apiserver, space, "b") as b:
                 await asyncio.sleep(1)
                 assert set(note()) == {"a"}
                 leader, other = (a, "a"), (b, "b")
@@ -204,15 +201,3 @@ class Cut(Client):
         if self.off:
             raise UnreachableError("the wire is cut")
         return await super().request(method, path, **options)
-
-
-@contextlib.asynccontextmanager
-async def candidate(server: ApiServer, space: str, identity: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = [sys.executable, "-m", "tests.kube.candidate", str(server.kubeconfig), space, identity]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -34,7 +33,7 @@ from meshgw.write.queue import Outcome
 from meshgw.write.status import OURS
 from meshgw.write.statuses import StatusWriter
 from tests.cluster.apiserver import ApiServer
-from tests.kube.following import Author, kind_of
+from tests.kube.following import Author, kind_of, program
 from tests.rig.waiting import eventually
 from tests.unit.write.parts import hold_while
 
@@ -409,18 +408,6 @@ async def test_an_object_made_anew_gets_its_own_status(client: Client, space: st
         assert found.outcomes["refused"] == 0
 
 
-@contextlib.asynccontextmanager
-async def scribe(server: ApiServer, space: str, name: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = [sys.executable, "-m", "tests.kube.scribe", str(server.kubeconfig), space, name]
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
 @pytest.mark.slow
 async def test_a_leader_that_was_frozen_writes_no_status(apiserver: ApiServer, client: Client, space: str) -> None:
     """It is stopped past its lease amid changes, and wakes with a queue full of what it wanted to say."""
@@ -441,11 +428,11 @@ async def test_a_leader_that_was_frozen_writes_no_status(apiserver: ApiServer, c
 
     async with asyncio.TaskGroup() as tasks:
         hearing = tasks.create_task(Reflector(client, kind_of("HTTPRoute"), hear, namespace=space).run())
-        async with scribe(apiserver, space, "a") as a:
+        async with program("scribe", apiserver, space, "a") as a:
             for name in names:
                 await author.create("HTTPRoute", name, spec={"parentRefs": [{"name": "gw"}]})
             await eventually(lambda: says("by a"), within=30)
-            async with scribe(apiserver, space, "b") as b:
+            async with program("scribe", apiserver, space, "b") as b:
                 await edit("one.example")
                 a.send_signal(signal.SIGSTOP)
                 await edit("two.example")
