@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from tests.cluster import seed
 from tests.cluster.access import Access
+from tests.cluster.audit import read_audit
 from tests.cluster.pki import ClusterAuthority, account_keys, kubeconfig, write_private
 from tests.cluster.processes import Process, wait_until
 from tests.cluster.programs import executable
@@ -100,8 +99,7 @@ class ApiServer(Access):
 
     def audit(self) -> list[dict[str, Any]]:
         """Return the audit events so far."""
-        lines = self.audit_log.read_bytes().splitlines() if self.audit_log.exists() else []
-        return [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
+        return read_audit(self.audit_log)
 
     def compact(self) -> int:
         """Forget all revisions in etcd but the newest, and return it: who needs an older one gets 410."""

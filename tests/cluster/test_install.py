@@ -16,6 +16,7 @@ from meshgw.install.rules import WRITTEN, Reach, rules
 from meshgw.pipeline import list_kinds
 from tests.cluster import controller_image
 from tests.cluster.access import KubectlError
+from tests.cluster.audit import read_audit
 from tests.cluster.cluster import Cluster
 from tests.cluster.istiod import Istiod
 from tests.cluster.local import LocalCluster
@@ -125,9 +126,8 @@ def test_what_the_proxy_runs_is_shown_with_its_origin(installed: Cluster) -> Non
 def used(cluster: LocalCluster) -> dict[tuple[str, str, str], set[int]]:
     """What the controller asked the API server for: group, resource and verb, with the statuses of the answers."""
     found: dict[tuple[str, str, str], set[int]] = {}
-    for line in (cluster.folder / "audit.log").read_bytes().splitlines():
-        event = json.loads(line) if line.endswith(b"}") else {}
-        if event.get("user", {}).get("username") == f"system:serviceaccount:{HOME}:meshgw" and "objectRef" in event:
+    for event in read_audit(cluster.folder / "audit.log"):
+        if event["user"]["username"] == f"system:serviceaccount:{HOME}:meshgw" and "objectRef" in event:
             ref = event["objectRef"]
             resource = "/".join(part for part in (ref.get("resource", ""), ref.get("subresource", "")) if part)
             key = (ref.get("apiGroup", ""), resource, event["verb"])

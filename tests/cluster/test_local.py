@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import cgroups
+from tests.cluster.audit import read_audit
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import COREDNS, ECHO, PAUSE
 from tests.cluster.keeper import Plot
@@ -152,8 +153,7 @@ def test_load_balancer_address_is_freed_and_given_again(cluster: Cluster, echo: 
 
 
 def test_requests_are_in_the_audit_log(cluster: LocalCluster, echo: str) -> None:
-    events = [json.loads(line) for line in (cluster.folder / "audit.log").read_bytes().splitlines()]
-    users = {event["user"]["username"] for event in events}
+    users = {event["user"]["username"] for event in read_audit(cluster.folder / "audit.log")}
     assert {"admin", f"system:node:{cluster.plot.name}", "system:serviceaccount:kube-system:coredns"} <= users
 
 
