@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from meshgw.api.meta import Key
 from meshgw.api.registry import Kind
-from meshgw.cluster.accounts import own_accounts
+from meshgw.cluster.accounts import own_accounts, served_gateway
 from meshgw.cluster.authenticate import TokenReviewer, authorize_owners
 from meshgw.cluster.health import serve_health, serve_metrics
 from meshgw.cluster.leading import Leading
@@ -271,12 +271,7 @@ class Application:
             self.server.publish(str(gateway), changes, ready=True)
 
     def _gateway_of(self, namespace: str, account: str) -> Key | None:
-        """Return the Gateway whose proxies run as a ServiceAccount; of several the one that has them deployed."""
-        rows = self.control.graph.by(t.OUR_GATEWAYS, "account", Key(namespace, account))
-        mine = [key for key, row in rows if row.accepted]
-        plans = {key: self.control.graph.get(t.PROXY_PLANS, key) for key in mine}
-        first = sorted(mine, key=lambda key: ((plan := plans[key]) is None or bool(plan.held_by), key))
-        return first[0] if first else None
+        return served_gateway(self.control.graph, Key(namespace, account))
 
     def _note_proxy(self, state: ProxyState) -> None:
         for finding in self._refusals.note(state):

@@ -16,6 +16,8 @@ from typing import Any
 
 import httpcore
 import pytest
+from grpc import StatusCode, ssl_channel_credentials
+from grpc.aio import AioRpcError, secure_channel
 
 from meshgw.cluster.scope import EVERYWHERE
 from tests.cluster.access import Access
@@ -28,6 +30,8 @@ from tests.rig.clients import request
 from tests.rig.envoy import run_files
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
+from tests.unit.xds.peers import Proxy, names
+from tests.unit.xds.playbook import LDS, subscribe
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -228,6 +232,41 @@ async def test_a_killed_controller_costs_no_request_and_the_next_one_goes_on(sit
             before = load.report.total
             await eventually(lambda: load.report.total > before + 100)
         assert (load.report.failed, load.report.samples) == (0, []), log.read_text()
+
+
+async def test_an_account_by_the_name_of_a_gateways_gets_no_configuration(site: Site) -> None:
+    """Whoever may make ServiceAccounts and pods, but not read a Gateway's Secrets, does not get them by a name."""
+    space, objects = site.controller.name, f"coveted-{site.controller.class_()}"
+    other = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": objects, "namespace": space}}
+    await site.apply(other, gateway(site.controller, "coveted", 8080))
+
+    async def taken() -> bool:
+        return objects in (await site.programmed("coveted"))[2]
+
+    await eventually(taken, what="the Gateway says that the name is taken", within=15)
+    roots = (await site.get("configmap", objects))["data"]["ca.crt"].encode()
+
+    async def ask() -> list[str]:
+        """Return the listeners that a pod of the account is sent."""
+        metadata = [("authorization", f"Bearer {await site.make_pod('coveted')}")]
+        channel = secure_channel(f"127.0.0.1:{site.controller.xds}", ssl_channel_credentials(roots))
+        async with channel:
+            proxy = Proxy(channel, metadata=metadata)
+            try:
+                return names(await proxy.ask(subscribe(LDS, node_id=f"{space}/coveted/coveted-pod")))
+            finally:
+                proxy.call.cancel()
+
+    with pytest.raises(AioRpcError) as refused:
+        await ask()
+    assert refused.value.code() is StatusCode.PERMISSION_DENIED
+    assert "the ServiceAccount of no Gateway" in str(refused.value.details())
+
+    remove = ("-n", space, "delete", "--now", f"serviceaccount/{objects}", "pod/coveted-pod")
+    await asyncio.to_thread(site.access.kubectl, *remove)
+
+    await eventually(lambda: site.has_objects("coveted"), what="it has an account of its own", within=15)
+    assert await ask() == ["tcp/8080"]
 
 
 async def test_secrets_are_read_where_gateways_of_ours_are_and_nowhere_else(site: Site, apiserver: ApiServer) -> None:
