@@ -13,6 +13,7 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
@@ -24,8 +25,12 @@ func main() {
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
 	case "kube-scheduler":
 		os.Exit(cli.Run(scheduler.NewSchedulerCommand()))
+	case "kubeadm":
+		if err := kubeadm.Run(); err != nil {
+			os.Exit(1)
+		}
 	default:
-		fmt.Fprintf(os.Stderr, "%s: call me kubelet, kube-proxy or kube-scheduler\n", name)
+		fmt.Fprintf(os.Stderr, "%s: call me kubelet, kube-proxy, kube-scheduler or kubeadm\n", name)
 		os.Exit(2)
 	}
 }
