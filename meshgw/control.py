@@ -7,16 +7,19 @@ callbacks before `commit` returns. Where Gateways listen is the business of a st
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from meshgw import names
-from meshgw.api.meta import Key, ObjectRef
+from meshgw.api.meta import Key, ObjectRef, StrictResource
+from meshgw.api.meta import Resource as Object
+from meshgw.api.stand_in import stand_in
 from meshgw.emit.resource import LISTENER, Resource
 from meshgw.emit.tables import RESOURCES
 from meshgw.engine import Delta, Fault, Graph, Table
+from meshgw.engine.table import fault_of
 from meshgw.ir import gateway as ir
 from meshgw.ir.codes import CODES
 from meshgw.ir.finding import Finding, Level
@@ -25,7 +28,7 @@ from meshgw.ir.keys import ResourceKey
 from meshgw.observe.heap import watched_by_size
 from meshgw.observe.log import get_logger
 from meshgw.observe.metrics import Metrics
-from meshgw.pipeline import build_graph
+from meshgw.pipeline import build_graph, list_kinds
 from meshgw.resolve import tables as t
 
 _log = get_logger("control")
@@ -49,11 +52,22 @@ class Placing(Protocol):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What one commit did: `gateways` changed in a way that concerns their proxies or addresses."""
+    """What one commit did: `gateways` changed in a way that concerns their proxies or addresses.
+
+    `set_aside` is what of the batch could not be taken in.
+    """
 
     deltas: tuple[Delta, ...]
     seconds: float
     gateways: bool
+    set_aside: tuple[Finding, ...] = ()
+
+
+class _Aside(NamedTuple):
+    """A fact that could not be taken in, None for one that could not be removed, and what is said of it."""
+
+    row: Any
+    finding: Finding
 
 
 class Control:
@@ -67,13 +81,27 @@ class Control:
         self._publish = publish
         self._metrics = metrics
         self._held: frozenset[ResourceKey] = frozenset()
+        self._unsent: set[ResourceKey] = set()
+        self._aside: dict[tuple[Table[Any, Any], Hashable], _Aside] = {}
         self._findings: tuple[Finding, ...] | None = None
         self.graph.commit({t.SETTINGS: {t.SINGLE: settings}})
 
     def commit(self, batch: Batch, *, moved: bool = False) -> Outcome:
-        """Commit facts; then bindings, if the facts or something else has `moved` them; publish the sum of both."""
+        """Commit facts; then bindings, if the facts or something else has `moved` them; publish the sum of both.
+
+        What the pipeline cannot take in is set aside and costs nothing else. Raises, and changes nothing, if not even
+        what it had can be computed again, or if a policy can be replaced by nothing that denies.
+        """
         with watched_by_size(batch):
             return self._commit(batch, moved=moved)
+
+    @property
+    def aside(self) -> Batch:
+        """What has been set aside, to be tried again: it may have been something else's fault."""
+        batch: Batch = {}
+        for (table, key), one in self._aside.items():
+            batch.setdefault(table, {})[key] = one.row
+        return batch
 
     def hold(self, held: frozenset[ResourceKey]) -> None:
         """Keep these resources from the proxies (listeners whose address somebody else holds), and release others."""
@@ -111,6 +139,7 @@ class Control:
             self._findings = _sorted(self.graph.rows(t.FINDINGS).values())
         more = {finding for found in others for finding in found}
         more.update(map(_of_fault, self.graph.faults))
+        more.update(one.finding for one in self._aside.values())
         return list(_sorted((*self._findings, *more)) if more else self._findings)
 
     def count(self, findings: Iterable[Finding]) -> None:
@@ -123,24 +152,66 @@ class Control:
 
     def _commit(self, batch: Batch, *, moved: bool) -> Outcome:
         began = time.perf_counter()
-        deltas = [self.graph.commit(batch)]
-        moved = moved or any(deltas[0].changed(table) for table in self._placing.follows)
+        known = set(self._aside)
+        deltas = self._take_in(batch)
+        moved = moved or any(delta.changed(table) for delta in deltas for table in self._placing.follows)
         if moved and (bindings := self._placing.place(self.graph)):
-            deltas.append(self.graph.commit({t.BINDINGS: bindings}))
+            deltas += self._take_in({t.BINDINGS: bindings})
         if any(delta.changed(t.FINDINGS) for delta in deltas):
             self._findings = None
         self._send({key for delta in deltas for key in delta.changed(RESOURCES)})
         seconds = time.perf_counter() - began
         self._measure(deltas, seconds)
-        return Outcome(tuple(deltas), seconds, moved)
+        new = tuple(one.finding for fact, one in self._aside.items() if fact not in known)
+        return Outcome(tuple(deltas), seconds, moved, new)
+
+    def _take_in(self, batch: Batch) -> list[Delta]:
+        """Commit facts. Where that fails, halves of them, until what cannot be taken in stands alone."""
+        try:
+            deltas = [self.graph.commit(batch)]
+        except Exception as error:
+            # Whatever it is, what is good of the batch must not wait for the rest.
+            deltas = [self.graph.commit({})]  # that this works shows that it is the batch
+            facts = [(table, key, row) for table, rows in batch.items() for key, row in rows.items()]
+            if len(facts) > 1:
+                middle = len(facts) // 2
+                return [*deltas, *self._take_in(_batch(facts[:middle])), *self._take_in(_batch(facts[middle:]))]
+            if not facts:
+                raise
+            return [*deltas, *self._set_aside(*facts[0], error)]
+        if self._aside:
+            for table, rows in batch.items():
+                for key in rows:
+                    self._aside.pop((table, key), None)
+            self._metrics.set_aside.set(len(self._aside))
+        return deltas
+
+    def _set_aside(self, table: Table[Any, Any], key: Hashable, row: Any, error: Exception) -> list[Delta]:
+        """Leave a fact as it was known before; for a policy that was not known comes one that denies."""
+        fault = fault_of(table.name, key, error)
+        _log.error("set aside", table=table.name, key=str(key), error=str(error), at=fault.where)
+        ref = _ref(row if row is not None else self.graph.get(table, key)) or _of_fault(fault).object
+        message = f"cannot be taken in ({type(error).__name__}): what was known before stays"
+        stand, deltas = _stand_in(row), []
+        if stand is not None and self.graph.get(table, key) is None:
+            message = f"cannot be taken in ({type(error).__name__}): it denies"
+            deltas.append(self.graph.commit({table: {key: stand}}))
+        self._aside[table, key] = _Aside(row, Finding(code="MG9001", object=ref, message=message))
+        self._metrics.set_aside.set(len(self._aside))
+        return deltas
 
     def _send(self, keys: Iterable[ResourceKey]) -> None:
         by_gateway: dict[Key, dict[tuple[str, str], Resource | None]] = {}
-        for key in keys:
+        unsent, self._unsent = self._unsent, set()
+        for key in {*keys, *unsent} if unsent else keys:
             resource = None if key in self._held else self.graph.get(RESOURCES, key)
             by_gateway.setdefault(key.gateway, {})[key.type_url, key.name] = resource
         for gateway, changes in by_gateway.items():
-            self._publish(gateway, changes)
+            try:
+                self._publish(gateway, changes)
+            except Exception:  # noqa: BLE001 - a bug that concerns one must not cost others; its own get it next time
+                _log.exception("not published", gateway=str(gateway))
+                self._unsent.update(ResourceKey(gateway, *name) for name in changes)
 
     def _measure(self, deltas: list[Delta], seconds: float) -> None:
         self._metrics.commits.inc()
@@ -183,6 +254,25 @@ def listener_resources(gateway: Key, endpoint: Endpoint) -> tuple[ResourceKey, .
     if endpoint == ("tcp", names.HBONE_PORT):
         named.append(names.LISTENER_CONNECT_TERMINATE)
     return tuple(ResourceKey(gateway, LISTENER, name) for name in named)
+
+
+def _batch(facts: Iterable[tuple[Table[Any, Any], Hashable, Any]]) -> Batch:
+    batch: Batch = {}
+    for table, key, row in facts:
+        batch.setdefault(table, {})[key] = row
+    return batch
+
+
+def _ref(row: object) -> ObjectRef | None:
+    return ObjectRef(list_kinds().kind_of(row).name, *row.key) if isinstance(row, Object) else None
+
+
+def _stand_in(row: object) -> StrictResource | None:
+    """Return what denies in the place of a policy, None for all else."""
+    ref = _ref(row)
+    if ref is None or not isinstance(row, StrictResource):
+        return None
+    return stand_in(list_kinds().kind_of(row), ref, msgspec.to_builtins(row), "internal error")
 
 
 def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -23,7 +23,7 @@ from meshgw.cluster.scope import Scope
 from meshgw.cluster.serving import ServingCertificate
 from meshgw.cluster.workloads import Workloads
 from meshgw.config import ClusterSettings
-from meshgw.control import Batch, Control
+from meshgw.control import Batch, Control, Outcome
 from meshgw.diagnose.expiry import find_expired
 from meshgw.emit import tables as out
 from meshgw.emit.resource import Resource
@@ -54,6 +54,10 @@ _APART = 0.005
 """Seconds between commits: in a burst, all that comes meanwhile is one."""
 _COUNT_AGAIN = 30.0
 """Seconds between counts of findings."""
+_AFTER_FAILURE = 5.0
+"""Seconds from a commit that failed to the next."""
+_RECONSIDER = 300.0
+"""Seconds after which what was set aside is tried again; each time costs a computation of everything."""
 
 
 class Application:
@@ -108,11 +112,19 @@ class Application:
             hold=self.leading.hold,
             observer=self.metrics,
         )
-        self.objects = ObjectWriter(client, hold=self.leading.hold, report=self.workloads.note, observer=self.metrics)
+        self.objects = ObjectWriter(
+            client,
+            controller=settings.controller_name,
+            hold=self.leading.hold,
+            report=self.workloads.note,
+            observer=self.metrics,
+        )
         self.events = EventWriter(client, registry=self.registry, instance=settings.instance, observer=self.metrics)
         self._reviewer = TokenReviewer(client, observer=self.metrics)
         self._refusals = Refusals()
         self._known: set[Key] = set()
+        self._owed: list[tuple[Outcome, Collection[object]]] = []
+        """Commits that not everybody could follow, with the tables of their facts: tried once more."""
         self._stage = "starting"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -188,6 +200,7 @@ class Application:
         rest = [
             tasks.create_task(self._follow_facts(), name="commits"),
             tasks.create_task(self._count_findings(), name="findings"),
+            tasks.create_task(self._reconsider(), name="set aside"),
             tasks.create_task(self.events.run(), name="events"),
             tasks.create_task(self.leading.run(writers), name="writers"),
         ]
@@ -213,8 +226,18 @@ class Application:
             await self.facts.changed.wait()
             await asyncio.sleep(max(_TOGETHER, last + _APART - clock()))
             await self.observations.anticipate(self.control.graph)
-            self._commit()
+            try:
+                self._commit()
+            except Exception:  # noqa: BLE001 - a bug: what is known serves on, and the same is tried again
+                self._note_failure("not committed")
+                await asyncio.sleep(_AFTER_FAILURE)
             last = clock()
+
+    async def _reconsider(self) -> None:
+        while True:
+            await asyncio.sleep(_RECONSIDER)
+            if aside := self.control.aside:
+                self.facts.offer(aside)
 
     async def _count_findings(self) -> None:
         while True:
@@ -225,7 +248,29 @@ class Application:
         """Commit what has been seen, and let everything follow."""
         moved = self.facts.moved
         batch: Batch = self.facts.take()
-        outcome = self.control.commit(batch, moved=moved)
+        try:
+            outcome = self.control.commit(batch, moved=moved)
+        except Exception:
+            self.facts.offer(batch)
+            raise
+        news = (outcome, batch.keys())
+        again, self._owed = self._owed, []
+        for owed in (*again, news):
+            try:
+                self._follow(*owed)
+            except Exception:  # noqa: BLE001 - a bug of one who follows must not keep commits from all
+                self._note_failure("not followed")
+                if owed is news:
+                    self._owed.append(owed)
+        if self._owed:
+            asyncio.get_running_loop().call_later(_AFTER_FAILURE, self.facts.poke)
+
+    def _note_failure(self, event: str) -> None:
+        _log.exception(event)
+        self.metrics.commit_failures.inc()
+
+    def _follow(self, outcome: Outcome, tables: Collection[object]) -> None:
+        """Let everything follow a commit; doing so twice does no harm."""
         for delta in outcome.deltas:
             self.statuses.desire({ref: new for ref, (_old, new) in delta.changed(t.STATUSES).items()})
             self.objects.desire(
@@ -235,8 +280,10 @@ class Application:
         self.observations.follow(outcome, self.control.graph)
         if outcome.gateways:
             self._follow_gateways()
-        if outcome.gateways or batch.keys() & {t.SERVICE_ACCOUNTS, t.SETTINGS}:
+        if outcome.gateways or {t.SERVICE_ACCOUNTS, t.SETTINGS} & set(tables):
             self._follow_accounts()
+        for finding in outcome.set_aside:
+            self.events.publish(finding.object, "InternalError", finding.message)
 
     def _follow_gateways(self) -> None:
         assert self.server is not None  # noqa: S101 - there is one before the first commit

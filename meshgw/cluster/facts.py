@@ -50,6 +50,12 @@ class ClusterFacts:
         self._pending.setdefault(table, {})[key] = row
         self.changed.set()
 
+    def offer(self, batch: Batch) -> None:
+        """Set facts that have been seen before, but for those that have been seen anew since."""
+        for table, rows in batch.items():
+            self._pending[table] = {**rows, **self._pending.get(table, {})}
+        self.changed.set()
+
     def tell(self, topic: str, findings: Sequence[Finding]) -> None:
         """Take all that is wrong with something that is no fact, instead of what was said of it before."""
         self._told[topic] = tuple(findings)

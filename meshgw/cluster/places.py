@@ -17,8 +17,11 @@ from meshgw.engine import Graph, Table
 from meshgw.ir.gateway import Binding, Gateway, Role
 from meshgw.ir.proxy import Deploying
 from meshgw.kube.seen import Seen
+from meshgw.observe.log import get_logger
 from meshgw.resolve import tables as t
 from meshgw.resolve.settings import read_settings
+
+_log = get_logger("places")
 
 _MOST: Final = 16
 """Addresses that a Gateway's status can hold."""
@@ -59,9 +62,16 @@ class ServicePlacing:
         """Return the bindings that must change."""
         before = graph.rows(t.BINDINGS)
         rows = graph.rows(t.OUR_GATEWAYS)
-        after = {key: self._binding(graph, row, before.get(key)) for key, row in rows.items()}
+        after = {key: self._bind(graph, row, before.get(key)) for key, row in rows.items()}
         gone: dict[Key, Binding | None] = dict.fromkeys(before.keys() - after.keys())
         return gone | {key: binding for key, binding in after.items() if before.get(key) != binding}
+
+    def _bind(self, graph: Graph, gateway: Gateway, before: Binding | None) -> Binding:
+        try:
+            return self._binding(graph, gateway, before)
+        except Exception:  # noqa: BLE001 - what is odd about one Gateway must not keep others from being placed
+            _log.exception("not placed", gateway=str(gateway.key))
+            return before or Binding()
 
     def _binding(self, graph: Graph, gateway: Gateway, before: Binding | None) -> Binding:
         known = before.addresses if before is not None else self._published.get(gateway.key, ())

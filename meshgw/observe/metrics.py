@@ -27,6 +27,8 @@ class Metrics:
         self.commit_seconds = Histogram("commit_seconds", "Time of one commit", buckets=_FAST, **labels)
         self.rows = Counter("rows_recomputed_total", "Rows recomputed, by table", ["table"], **labels)
         self.faults = Counter("faults_total", "Rows whose computation failed, by table", ["table"], **labels)
+        self.set_aside = Gauge("set_aside_facts", "What changed and could not be taken in", **labels)
+        self.commit_failures = Counter("commit_failures_total", "Commits after which something is to be done", **labels)
         self.findings = Gauge("findings", "Findings in force, by level", ["level"], **labels)
         self.reloads = Counter("reloads_total", "Reloads of the input files", **labels)
         self.problems = Gauge("input_problems", "Problems of the input files", **labels)
