@@ -1,7 +1,8 @@
 """Keeps the Kubernetes objects of proxies as they should be: applies, corrects and removes them.
 
 Only what is the Gateway's is touched. An object that somebody else made under a name that a Gateway needs is a problem
-of that Gateway, not something to take over; and nothing is deleted whose owner is not exactly that Gateway.
+of that Gateway, not something to take over; and nothing is deleted whose owner is not exactly that Gateway. Of Gateways
+that are another controller's, which may be a meshgw too, only what this one applied last is deleted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from meshgw.kube.errors import ApiError
 from meshgw.kube.paths import path_of
 from meshgw.kube.seen import Seen
 from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver, outcome_of
-from meshgw.write.workload import PROXY_KINDS, Found, OwnedObject, Problem, find
+from meshgw.write.workload import ANNOTATION_CONTROLLER, PROXY_KINDS, Found, OwnedObject, Problem, find
 
 _log = structlog.get_logger(__name__)
 
@@ -90,14 +91,16 @@ _body_of = msgspec.json.Decoder(_Body).decode
 class ObjectWriter:
     """Makes, corrects and removes the objects of proxies, while this replica leads.
 
-    `observe` and `desire` are called on the event loop in every replica. `hold` lets the leader write, and nobody else.
-    What cannot be done goes to `report`, and an empty sequence when it can be.
+    `observe` and `desire` are called on the event loop in every replica. `controller` is the name that GatewayClasses
+    have for this installation. `hold` lets the leader write, and nobody else. What cannot be done goes to `report`, and
+    an empty sequence when it can be.
     """
 
     def __init__(
         self,
         client: Client,
         *,
+        controller: str,
         hold: Hold,
         report: Report,
         pace: Pace | None = None,
@@ -105,6 +108,7 @@ class ObjectWriter:
         timer: Timer | None = None,
     ) -> None:
         self._client = client
+        self._controller = controller
         self._hold = hold
         self._report = report
         self._observer = observer
@@ -264,7 +268,9 @@ class ObjectWriter:
         """Apply to exactly what was seen, or where nothing is; raises `ApiError` 409 if it is not so any more."""
         body: dict[str, Any] = msgspec.json.decode(row.body)
         precondition = {"resourceVersion": _NEVER} if there is None else {"uid": there.uid}
-        body["metadata"] = {**body["metadata"], **precondition}
+        metadata = body["metadata"]
+        annotations = {**metadata.get("annotations", {}), ANNOTATION_CONTROLLER: self._controller}
+        body["metadata"] = {**metadata, "annotations": annotations, **precondition}
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
         encoded = msgspec.json.encode(body)
         try:
@@ -284,6 +290,8 @@ class ObjectWriter:
         if plan is None or plan.deploying is Deploying.HELD:
             return Outcome.IDLE
         if found.deleting or not found.is_only_of(plan.uid):
+            return Outcome.IDLE
+        if plan.deploying is Deploying.RELEASED and found.controller != self._controller:
             return Outcome.IDLE
         await self._delete(ref, found)
         return Outcome.WRITTEN

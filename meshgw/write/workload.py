@@ -16,6 +16,8 @@ from meshgw.names import LABEL_MANAGED_BY
 MANAGER: Final = "meshgw"
 SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGER}"
 """What the objects' watches select by label."""
+ANNOTATION_CONTROLLER: Final = "meshgw.dev/controller"
+"""The name of the controller that applied an object last: there may be several installations in a cluster."""
 
 _ABSENT: Final = Raw(b"")
 _COUNTED: Final = ("deployment.kubernetes.io/", "deprecated.daemonset.")
@@ -70,6 +72,7 @@ class Found(msgspec.Struct, frozen=True):
     resource_version: str
     digest: bytes
     managed: bool
+    controller: str
     owners: tuple[OwnerReference, ...]
     deleting: bool
     replaceable: bool
@@ -104,6 +107,7 @@ def find(kind: str, found: OwnedObject, *, uid: str, resource_version: str) -> F
         resource_version=resource_version,
         digest=_digest(found),
         managed=metadata.labels.get(LABEL_MANAGED_BY) == MANAGER,
+        controller=metadata.annotations.get(ANNOTATION_CONTROLLER, ""),
         owners=metadata.owner_references,
         deleting=metadata.deletion_timestamp is not None,
         replaceable=_is_replaceable(kind, found),

@@ -39,7 +39,9 @@ class Deployed:
         self.outcomes: Counter[str] = Counter()
         self.verbs: Counter[tuple[str, str]] = Counter()
         self.problems: list[Problem] = []
-        self.writer = ObjectWriter(client, hold=hold_while(lambda: True), report=self.report, observer=self)
+        self.writer = ObjectWriter(
+            client, controller="meshgw.dev/this", hold=hold_while(lambda: True), report=self.report, observer=self
+        )
 
     def report(self, gateway: Key, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)

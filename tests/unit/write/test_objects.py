@@ -17,6 +17,7 @@ from tests.unit.write.parts import FakeClient, FakeTimer, Request, hold_while, r
 
 GATEWAY = Key("shop", "gw")
 KINDS = {kind.name: kind for kind in PROXY_KINDS}
+CONTROLLER = "meshgw.dev/this"
 CONFIG_MAP = ObjectRef("ConfigMap", "shop", "gw-c")
 DEPLOYMENT = ObjectRef("Deployment", "shop", "gw-c")
 SERVICE = ObjectRef("Service", "shop", "gw-c")
@@ -51,6 +52,7 @@ class Cluster:
         self.refusals: list[Exception] = []
         self.writer = ObjectWriter(
             self.client,  # type: ignore[arg-type] - it stands for one
+            controller=CONTROLLER,
             hold=hold_while(lambda: self.leads),
             report=self.report,
             timer=self.timer,
@@ -232,16 +234,39 @@ async def test_a_gateway_that_is_given_away_loses_its_objects() -> None:
         assert cluster.writer._objects == {}
 
 
+def marked(written: dict[str, Any], controller: str = CONTROLLER) -> dict[str, Any]:
+    return written | {"metadata": written["metadata"] | {"annotations": {"meshgw.dev/controller": controller}}}
+
+
 async def test_what_was_given_away_before_a_restart_is_removed_after_it() -> None:
     cluster = Cluster()
-    cluster.put(body())
-    cluster.put(body("other", SERVICE))
+    cluster.put(marked(body()))
+    cluster.put(marked(body("other", SERVICE)))
     cluster.show()
     cluster.show(SERVICE)
     cluster.writer.desire({}, {GATEWAY: plan(Deploying.RELEASED)})
     async with running(cluster.writer.run):
         await cluster.timer.advance(60)
         assert set(cluster.objects) == {SERVICE}, "of an earlier Gateway of that name"
+
+
+async def test_what_another_installation_made_for_its_gateway_is_left_alone() -> None:
+    cluster = Cluster()
+    cluster.put(marked(body(), "meshgw.dev/other"))
+    cluster.put(body(ref=SERVICE))  # nobody knows who made it
+    cluster.show()
+    cluster.show(SERVICE)
+    cluster.writer.desire({}, {GATEWAY: plan(Deploying.RELEASED)})
+    async with running(cluster.writer.run):
+        await cluster.timer.advance(60)
+        assert cluster.client.made == []
+        # It is taken over with the Gateway, whose class names this one by now, and then removed like any other.
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+        cluster.show()
+        cluster.want(None, plan=plan(Deploying.RELEASED))
+        await cluster.timer.advance(2)
+        assert cluster.objects == {}
 
 
 async def test_what_a_gateway_without_a_plan_owns_is_left_to_the_garbage_collector() -> None:
