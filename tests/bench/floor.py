@@ -9,6 +9,7 @@ import asyncio
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -118,13 +119,24 @@ def _response(type_url: str, nonce: str, resources: list[Resource]) -> bytes:
     return delta_response(type_url=type_url, version=nonce, nonce=nonce, entries=map(encode, resources))
 
 
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials([((folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes())])
+
+
 async def main() -> None:
-    """Serve on the unix socket given as argument until stdin ends."""
+    """Serve on the address given as argument until stdin ends.
+
+    That is a unix socket; or `host:port`, with the folder of `tls.crt` and `tls.key` as second argument.
+    """
     floor = Floor()
     server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
     handlers = {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(floor.stream)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
-    server.add_insecure_port(f"unix:{sys.argv[1]}")
+    match sys.argv[1:]:
+        case [path]:
+            server.add_insecure_port(f"unix:{path}")
+        case [address, folder]:
+            server.add_secure_port(address, _credentials(Path(folder)))
     await server.start()
     reader = asyncio.StreamReader(limit=2**28)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -73,32 +73,32 @@ class FloorProcess:
 
 
 @contextlib.asynccontextmanager
-async def run_prober() -> AsyncIterator[Prober]:
-    """Run the prober, whose backends listen."""
-    async with _run("tests.bench.prober") as process:
+async def run_prober(host: str = "127.0.0.1") -> AsyncIterator[Prober]:
+    """Run the prober, whose backends listen on an address."""
+    async with run_module("tests.bench.prober", host) as process:
         prober = Prober(process)
         prober.ports = await prober.read(list[int])
         yield prober
 
 
 @contextlib.asynccontextmanager
-async def run_relay(listen: Path, connect: Path) -> AsyncIterator[RelayProcess]:
-    """Run a relay from one socket to another; it listens."""
-    async with _run("tests.bench.relay", str(listen), str(connect)) as process:
+async def run_relay(listen: Path | str, connect: Path | str) -> AsyncIterator[RelayProcess]:
+    """Run a relay from one address to another; it listens."""
+    async with run_module("tests.bench.relay", str(listen), str(connect)) as process:
         relay = RelayProcess(process)
         await relay.read(Delivered)
         yield relay
 
 
 @contextlib.asynccontextmanager
-async def run_floor(listen: Path) -> AsyncIterator[FloorProcess]:
-    """Run the floor."""
-    async with _run("tests.bench.floor", str(listen)) as process:
+async def run_floor(listen: Path | str, *credentials: Path) -> AsyncIterator[FloorProcess]:
+    """Run the floor; on `host:port` with the folder of its certificate."""
+    async with run_module("tests.bench.floor", str(listen), *map(str, credentials)) as process:
         yield FloorProcess(process)
 
 
 @contextlib.asynccontextmanager
-async def _run(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def run_module(module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a module of the benchmark until the block ends; it ends by itself when its stdin does."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -1,6 +1,7 @@
 """A relay between one Envoy and its xDS server, a process of its own: it knows when a response is with Envoy.
 
-Forwards the bytes of a unix socket both ways. Every line on stdin is a question, answered by a line of JSON.
+Forwards bytes both ways, unread: HTTP/2 in plain text on unix sockets, or inside of TLS on TCP ports. Every line on
+stdin is a question, answered by a line of JSON.
 """
 
 from __future__ import annotations
@@ -17,8 +18,15 @@ import msgspec
 CHUNK = 256 * 1024
 """Bytes read at once, which is more than a unix socket holds."""
 
+ROOM = 16 * 1024 * 1024
+"""Bytes that a socket to Envoy takes before Envoy reads them: the way there takes no turns with Envoy."""
+
+_SO_SNDBUFFORCE = 32  # Linux: the same as SO_SNDBUF, without the limit of `net.core.wmem_max`
 _HEADER = 9
 _DATA = 0
+_RECORD_HEADER = 5
+_SMALL = 128
+"""Bytes of a TLS record that holds no response, but pings, windows and settings."""
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,13 +46,13 @@ class Frames:
         self._header = b""
         self._left = 0  # bytes of the frame under way
 
-    def count(self, chunk: bytes) -> int:
+    def count(self, chunk: memoryview) -> int:
         """Return how many of the next bytes of the connection are of DATA frames, their headers left out."""
         at = found = 0
         while at < len(chunk):
             if not self._left:
                 at, start = at + _HEADER - len(self._header), at
-                self._header += chunk[start:at]
+                self._header += bytes(chunk[start:at])
                 if len(self._header) == _HEADER:
                     self._left = int.from_bytes(self._header[:3], "big")
                     if not self._left:
@@ -59,14 +67,47 @@ class Frames:
         return found
 
 
+class Records:
+    """Where the TLS records of a server begin and end (RFC 8446, section 5): small ones are no response."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0  # bytes of the record under way
+        self._counts = False
+
+    def count(self, chunk: memoryview) -> int:
+        """Return how many of the next bytes of the connection are of records that are not small."""
+        at = found = 0
+        while at < len(chunk):
+            if not self._left:
+                at, start = at + _RECORD_HEADER - len(self._header), at
+                self._header += bytes(chunk[start:at])
+                if len(self._header) == _RECORD_HEADER:
+                    self._left = int.from_bytes(self._header[3:], "big")
+                    self._counts = self._left > _SMALL
+                    self._header = b""
+                continue
+            taken = min(self._left, len(chunk) - at)
+            found += taken if self._counts else 0
+            at += taken
+            self._left -= taken
+        return found
+
+
 class Relay:
-    """Forwards every connection to `listen` to the socket at `connect`, and notes what is delivered from there."""
+    """Forwards every connection to `listen` to `connect`, and notes what is delivered from there.
+
+    Both are paths of unix sockets, or both `host:port` of TLS servers.
+    """
 
     def __init__(self, listen: str, connect: str) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(listen)
+        self._family, address = _address(listen)
+        self._listener = socket.socket(self._family)
+        if self._family == socket.AF_INET:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(address)
         self._listener.listen()
-        self._connect = connect
+        self._connect = _address(connect)[1]
         self._at = self._size = 0
         self._lock = threading.Lock()  # held while a chunk is on its way: a question waits until it is noted
 
@@ -74,15 +115,19 @@ class Relay:
         """Forward for good."""
         while True:
             client, _ = self._listener.accept()
-            server = socket.socket(socket.AF_UNIX)
+            server = socket.socket(self._family)
             try:
                 server.connect(self._connect)
             except OSError:  # not there yet: Envoy tries again
                 client.close()
                 continue
-            frames = Frames()
+            counter: Frames | Records = Frames()
+            if self._family == socket.AF_INET:
+                counter = Records()
+                for side in (client, server):
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _start(_forward, client, server, server.sendall)
-            _start(_forward, server, client, lambda chunk, to=client, frames=frames: self._deliver(chunk, to, frames))
+            _start(_forward, server, client, lambda chunk, to=client, of=counter: self._deliver(chunk, to, of))
 
     def ask(self) -> Delivered:
         """Return what was delivered since the last question."""
@@ -91,20 +136,26 @@ class Relay:
             self._at = self._size = 0
         return found
 
-    def _deliver(self, chunk: bytes, to: socket.socket, frames: Frames) -> None:
+    def _deliver(self, chunk: memoryview, to: socket.socket, counter: Frames | Records) -> None:
         with self._lock:
             to.sendall(chunk)
             at = time.perf_counter_ns()
-            if size := frames.count(chunk):
+            if size := counter.count(chunk):
                 self._at = at
                 self._size += size
 
 
-def _forward(source: socket.socket, to: socket.socket, deliver: Callable[[bytes], None]) -> None:
+def _address(text: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    host, _, port = text.rpartition(":")
+    return (socket.AF_INET, (host, int(port))) if host and "/" not in text else (socket.AF_UNIX, text)
+
+
+def _forward(source: socket.socket, to: socket.socket, deliver: Callable[[memoryview], None]) -> None:
     """Forward until either end is gone, then let go of both."""
+    room = memoryview(bytearray(CHUNK))  # used again and again: memory that is new for each chunk costs faults
     with contextlib.suppress(OSError):
-        while chunk := source.recv(CHUNK):
-            deliver(chunk)
+        while size := source.recv_into(room):
+            deliver(room[:size])
     for side in (source, to):
         with contextlib.suppress(OSError):
             side.shutdown(socket.SHUT_RDWR)
@@ -120,7 +171,7 @@ def _say(message: object) -> None:
 
 
 def main() -> None:
-    """Relay from the socket given first to that given second; says at once that it listens. Ends when stdin does."""
+    """Relay from the address given first to that given second; says at once that it listens. Ends when stdin does."""
     relay = Relay(sys.argv[1], sys.argv[2])
     _start(relay.run)
     _say(relay.ask())
