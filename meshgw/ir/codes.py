@@ -356,7 +356,7 @@ _ROWS = (
         "MG7004",
         _W,
         "Label or annotation left out",
-        "The label or annotation of spec.infrastructure has a meaning of its own for proxies, or belongs to istiod.",
+        "A label or annotation of spec.infrastructure would decide who the proxies are, or who takes or confines them.",
         "Remove it, or set it by a GatewayParameters where that is possible.",
     ),
     # MG9xxx input and installation

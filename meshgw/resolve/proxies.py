@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec import structs
@@ -16,26 +16,13 @@ from meshgw.ir.gateway import Gateway, Listener, Protocol, Role
 from meshgw.ir.proxy import Deploying, ProxyPlan, ProxyPort, proxy_name
 from meshgw.resolve.addresses import usable_address
 from meshgw.resolve.conditions import Problem
+from meshgw.resolve.infrastructure import read_infrastructure
 from meshgw.resolve.parameters import effective_parameters
 from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import GATEWAY_CLASSES, GATEWAYS, LISTENERS, OUR_GATEWAYS
 
 SERVICE_TYPES: Final = {Role.INGRESS: "LoadBalancer", Role.EGRESS: "ClusterIP", Role.WAYPOINT: "ClusterIP"}
 """The type of a Gateway's Service unless its parameters say another."""
-RESERVED: Final = frozenset(
-    {
-        names.LABEL_GATEWAY_NAME,
-        names.LABEL_GATEWAY_CLASS,
-        names.LABEL_INSTANCE,
-        names.LABEL_MANAGED_BY,
-        names.LABEL_DATAPLANE_MODE,
-        names.LABEL_INJECT,
-        names.LABEL_ISTIO_MANAGED,
-        names.LABEL_USE_WAYPOINT,
-    }
-)
-"""Labels and annotations that the infrastructure of a Gateway does not decide."""
-
 _APP_PROTOCOLS: Final = {Protocol.HTTP: "http", Protocol.HTTPS: "https", Protocol.TLS: "tls", Protocol.TCP: "tcp"}
 
 
@@ -70,20 +57,20 @@ def plan_proxy(view: View, key: Key, gateway: api.Gateway) -> Iterable[tuple[Key
         service = parameters.spec.service
         kind = service.type if service is not None and service.type else SERVICE_TYPES[row.role or Role.INGRESS]
         address, refused = _address(gateway, kind)
-        labels, annotations, left_out = _infrastructure(gateway)
+        infrastructure = read_infrastructure(gateway)
         yield (
             key,
             structs.replace(
                 plan,
                 class_name=row.class_name,
                 role=row.role,
-                labels=labels,
-                annotations=annotations,
+                labels=infrastructure.labels,
+                annotations=infrastructure.annotations,
                 ports=ports,
                 address=address,
                 parameters=parameters.spec,
                 overlays=parameters.overlays,
-                findings=(*refused, *left_out),
+                findings=(*refused, *infrastructure.findings),
             ),
         )
 
@@ -143,27 +130,3 @@ def _address(gateway: api.Gateway, service_type: str) -> tuple[str, list[Finding
         field = f"spec.addresses[{position}]"
         refused.append(Finding(code="MG7003", object=ObjectRef("Gateway", *gateway.key), field=field, message=message))
     return taken, refused
-
-
-def _infrastructure(gateway: api.Gateway) -> tuple[Mapping[str, str], Mapping[str, str], list[Finding]]:
-    """Return the labels and annotations that a Gateway adds to its objects, and a remark on each that it does not."""
-    infrastructure = gateway.spec.infrastructure
-    if infrastructure is None:
-        return {}, {}, []
-    labels, annotations = infrastructure.labels, infrastructure.annotations
-    left_out = [*_left_out(gateway, "labels", labels), *_left_out(gateway, "annotations", annotations)]
-    return _without(labels), _without(annotations), left_out
-
-
-def _without(given: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: value for name, value in given.items() if name not in RESERVED}
-
-
-def _left_out(gateway: api.Gateway, part: str, given: Mapping[str, str]) -> Iterator[Finding]:
-    for name in sorted(RESERVED.intersection(given)):
-        yield Finding(
-            code="MG7004",
-            object=ObjectRef("Gateway", *gateway.key),
-            field=f"spec.infrastructure.{part}[{name}]",
-            message=f"{name} is left out",
-        )

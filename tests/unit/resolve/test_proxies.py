@@ -119,13 +119,6 @@ def test_one_address_is_asked_for(addresses: str, taken: str, refused: list[str]
     assert [(finding.code, finding.field) for finding in plan.findings] == [("MG7003", field) for field in refused]
 
 
-def test_the_infrastructure_does_not_decide_everything() -> None:
-    given = "{team: edge, istio.io/dataplane-mode: ambient, gateway.istio.io/managed: x}"
-    plan = deploy(gateway(extra=f"  infrastructure: {{labels: {given}, annotations: {given}}}")).plan()
-    assert plan.labels == plan.annotations == {"team": "edge"}
-    assert [finding.code for finding in plan.findings] == ["MG7004"] * 4
-
-
 def test_nobody_chooses_the_account_of_proxies_in_a_cluster() -> None:
     text = gateway(labels="{meshgw.dev/service-account: admin}")
     accounts = [
