@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.istiod import Istiod
-from tests.cluster.local import ClusterError, locks, start_local_cluster
+from tests.cluster.local import start_local_cluster
+from tests.cluster.namespaces import ClusterError, locks
 from tests.cluster.programs import ProgramsError
 
 _ENDS_WITHIN = 30.0
@@ -23,14 +24,14 @@ def up() -> int:
     """Start a cluster with the Gateway API and istiod, and say how to use it."""
     _say("starting a cluster (the first time its programs are built, which takes a while)")
     try:
-        cluster, keeper = start_local_cluster(seeded=True, detached=True)
+        cluster = start_local_cluster(seeded=True, detached=True)
     except (ClusterError, ProgramsError) as error:
         _say(str(error))
         return 1
     try:
         Istiod(cluster).install()
     except BaseException:
-        keeper.terminate()
+        cluster.namespaces.end()
         raise
     (locks() / f"{cluster.plot.number}.detached").touch()
     _say(f"pods {cluster.plot.pods}, Services {cluster.plot.services} and load balancers {cluster.plot.load_balancers}")

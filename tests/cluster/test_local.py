@@ -19,7 +19,8 @@ from tests.cluster.audit import read_audit
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import COREDNS, ECHO, PAUSE
 from tests.cluster.keeper import Plot
-from tests.cluster.local import ROOT, LocalCluster, locks
+from tests.cluster.local import LocalCluster
+from tests.cluster.namespaces import ROOT, locks
 from tests.cluster.processes import wait_until
 from tests.rig.waiting import eventually
 

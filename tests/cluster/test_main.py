@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.access import Access
-from tests.cluster.local import ROOT
+from tests.cluster.namespaces import ROOT
 
 
 @pytest.mark.usefixtures("cluster")
