@@ -1,0 +1,1 @@
+"""The mesh that tests put around meshgw: node proxies that follow a real istiod, never meshgw."""
