@@ -57,16 +57,17 @@ def build_virtual_host(_view: View, host: Host, members: Mapping[Claim, Placed])
     placed = members.values()
     kinds = {item.claim.kind for item in placed}
     if HostKind.MISDIRECTED in kinds:
-        routes = _misdirected()
+        routes, inherits = _misdirected(), False
     else:
-        routes = b"".join(fragment.body for fragment in merge(*(item.fragments for item in placed), key=_order))
+        fragments = list(merge(*(item.fragments for item in placed), key=_order))
+        routes, inherits = b"".join([fragment.body for fragment in fragments]), _inherit(fragments)
         for item in placed:
             if item.claim.kind is HostKind.DEFAULT and item.claim.target is not None:
-                routes += _straight(item.claim.target)
+                routes, inherits = routes + _straight(item.claim.target), True
         if host[0].name.startswith(SERVICE_ROUTES):
             routes += _absent()
     head = encode(VirtualHostMessage(name=host[1], domains=[host[1]]))
-    body = field(_VIRTUAL_HOSTS, b"".join((head, routes, _RETRIES if routes else b"")))
+    body = field(_VIRTUAL_HOSTS, b"".join((head, routes, _RETRIES if inherits else b"")))
     yield host, VirtualHost(body, hashlib.blake2b(body, digest_size=16).digest())
 
 
@@ -98,6 +99,11 @@ def build_route_config(
     version = content_version(head, b"".join([shard.digest for shard in shards]), tail)
     key = ResourceKey(config.gateway, ROUTE_CONFIGURATION, config.name)
     yield key, Resource.of(ROUTE_CONFIGURATION, config.name, *parts, version=version)
+
+
+def _inherit(fragments: Iterable[Fragment]) -> bool:
+    """Whether one has no retries of its own: Envoy takes time and memory for those of a virtual host, used or not."""
+    return any(fragment.inherits for fragment in fragments)
 
 
 def _order(fragment: Fragment) -> tuple[object, ...]:

@@ -60,12 +60,13 @@ def compile_fragments(
             https=https,
         )
         parts = tuple(_parts(frame))
+        inherits = any(part.inherits for part in parts)
         for place, match in enumerate(rule.matches or _any(kind)):
             if not checks.match(match):
                 continue
-            body = b"".join(field(_ROUTES, encode(built)) for part in parts for built in part.routes(match))
+            body = b"".join(field(_ROUTES, built) for part in parts for built in part.routes(match))
             order = (match.precedence, route.created, namespace, name, kind, position, place)
-            fragments.append(Fragment(order, body))
+            fragments.append(Fragment(order, body, inherits))
     return tuple(sorted(fragments, key=lambda fragment: fragment.order))
 
 
@@ -74,7 +75,7 @@ def _any(kind: str) -> tuple[Match, ...]:
     return (Match(precedence=(sys.maxsize,), grpc=kind == "GRPCRoute"),)
 
 
-# --- What a rule comes to, whatever the match ----------------------------------------------------------------------
+# --- What a rule comes to, whatever the match: `routes` yields Envoy's routes of a match as bytes ------------------
 
 
 class _Answer(NamedTuple):
@@ -83,12 +84,13 @@ class _Answer(NamedTuple):
     name: str
     status: int
     below: int = 0
+    inherits: bool = False
 
-    def routes(self, match: Match) -> Iterator[Route]:
+    def routes(self, match: Match) -> Iterator[bytes]:
         """Yield the route of a match."""
         (case,) = path_cases(match.path, None)
         conditions = build_match(match, case.match, below=self.below)
-        yield Route(name=self.name, match=conditions, direct_response=answer(self.status))
+        yield encode(Route(name=self.name, match=conditions, direct_response=answer(self.status)))
 
 
 class _Redirection(NamedTuple):
@@ -98,34 +100,43 @@ class _Redirection(NamedTuple):
     redirect: Redirect
     port: RedirectPort
     below: int
+    inherits: bool = False
 
-    def routes(self, match: Match) -> Iterator[Route]:
+    def routes(self, match: Match) -> Iterator[bytes]:
         """Yield the routes of a match, to be tried in this order."""
         for case in path_cases(match.path, self.redirect.path):
             if self.port.if_given:
                 conditions = build_match(match, case.match, below=self.below, headers=(authority_has_port(),))
                 action = redirect_action(self.redirect, case.redirect, port=self.port.if_given)
-                yield Route(match=conditions, redirect=action, **self.common)
+                yield encode(Route(match=conditions, redirect=action, **self.common))
             action = redirect_action(self.redirect, case.redirect, port=self.port.always)
-            yield Route(match=build_match(match, case.match, below=self.below), redirect=action, **self.common)
+            conditions = build_match(match, case.match, below=self.below)
+            yield encode(Route(match=conditions, redirect=action, **self.common))
 
 
 class _Forwarding(NamedTuple):
-    """Backends; `common` is the route but for what the match's path decides, `path` how that is rewritten."""
+    """Backends; `common` is the route but for what the match's path decides, `path` how that is rewritten.
+
+    `inherits` says whether its retries are those of the virtual host.
+    """
 
     common: Route
+    encoded: bytes
     path: PathEdit | None
     below: int
+    inherits: bool
 
-    def routes(self, match: Match) -> Iterator[Route]:
+    def routes(self, match: Match) -> Iterator[bytes]:
         """Yield the routes of a match, to be tried in this order."""
         for case in path_cases(match.path, self.path):
-            built = Route()
-            built.CopyFrom(self.common)
-            built.match.CopyFrom(build_match(match, case.match, below=self.below))
+            conditions = Route(match=build_match(match, case.match, below=self.below))
+            if not case.rewrite:
+                yield encode(conditions) + self.encoded  # in wire form, messages are merged by putting them in a row
+                continue
+            conditions.MergeFrom(self.common)
             for name, value in case.rewrite.items():
-                _assign(built.route, name, value)
-            yield built
+                _assign(conditions.route, name, value)
+            yield encode(conditions)
 
 
 def _assign(action: Any, name: str, value: Any) -> None:
@@ -192,7 +203,8 @@ def _forward(frame: _Frame, backends: Sequence[Backend], filters: Filters, below
         action.host_rewrite_literal = host
     configs = route_filters(frame.scope(filters))
     common = Route(name=frame.name, route=action, typed_per_filter_config=configs, **changes)
-    return _Forwarding(common, rewrite.path if rewrite is not None else None, below)
+    path = rewrite.path if rewrite is not None else None
+    return _Forwarding(common, encode(common), path, below, inherits=not action.HasField("retry_policy"))
 
 
 def _apart(backend: Backend) -> bool:

@@ -18,10 +18,12 @@ class Fragment(msgspec.Struct, frozen=True, gc=False):
     """One match of a rule as `routes` fields of a VirtualHost in wire form; `order` sorts them, smallest first.
 
     It is (match precedence, creation time, namespace, name, kind, position of the rule, position of the match).
+    `inherits` says whether retries of the virtual host hold for one of the routes.
     """
 
     order: tuple[object, ...]
     body: bytes
+    inherits: bool
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):

@@ -159,7 +159,8 @@ class Graph:
 
     def _update(self, work: _Work) -> dict[Table[Any, Any], Mapping[Any, Any]]:
         for stage in self._stages:
-            work.add(stage.step.table, work.run(stage, work.changes))
+            if stage.concerns(work.changes):
+                work.add(stage.step.table, work.run(stage, work.changes))
         return {table: changes.rows for table, changes in work.changes.items()}
 
     def _renew(self, work: _Work) -> dict[Table[Any, Any], Mapping[Any, Any]]:

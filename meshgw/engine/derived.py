@@ -97,9 +97,14 @@ class Stage:
         self._fn: Callable[..., Iterable[tuple[Any, Any]]] = step.fn
         self._on_fault: Callable[..., Iterable[tuple[Any, Any]]] | None = step.on_fault
         self._sources = [before[table] for table in step.sources]
+        self.tracker.tables.update(step.sources)
         self._faults: dict[Any, Fault] = {}  # of the last run of each unit
         self._failed: dict[Any, Fault] = {}  # units of the run under way
         self._raised: list[Fault] = []  # its other faults
+
+    def concerns(self, changes: Mapping[Table[Any, Any], Changes]) -> bool:
+        """Whether it may have read what changed; of most commits most steps have not."""
+        return not self.tracker.tables.isdisjoint(changes)
 
     def run(self, changes: Mapping[Table[Any, Any], Changes], sequence: int, former: Stage | None = None) -> Outcome:
         """Re-run the units that the changes concern and store what they emit.

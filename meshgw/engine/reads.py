@@ -91,12 +91,13 @@ class Watch:
 class Tracker:
     """The View of one step: logs what the running function reads."""
 
-    __slots__ = ("_name", "_stores", "log", "watches")
+    __slots__ = ("_name", "_stores", "log", "tables", "watches")
 
     def __init__(self, name: str, stores: Mapping[Table[Any, Any], Store[Any, Any]]) -> None:
         self._name = name
         self._stores = stores
         self.watches: dict[Any, Watch] = {}
+        self.tables: set[Table[Any, Any]] = set()  # all that was ever read
         self.log: list[Read] = []
 
     def get(self, table: Table[K, R], key: K) -> R | None:
@@ -132,4 +133,5 @@ class Tracker:
         store = self._stores.get(table)
         if store is None:
             raise WiringError(f"step {self._name} reads table {table.name}, which is not declared before it")
+        self.tables.add(table)
         return store
