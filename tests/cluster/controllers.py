@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,21 @@ CLASSES = {"meshgw": "ingress", "meshgw-waypoint": "waypoint"}
 
 
 class Controller:
-    """One replica. `host` is where proxies and tests reach it; `name` tells this installation from others."""
+    """One replica. `host` is where proxies and tests reach it; `name` tells this installation from others.
 
-    def __init__(self, access: Access, folder: Path, name: str, *, host: str = "127.0.0.1") -> None:
-        self.access, self.folder, self.name, self.host = access, folder, name, host
+    `program` is what starts `meshgw`, as it stands here if not given.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        folder: Path,
+        name: str,
+        *,
+        host: str = "127.0.0.1",
+        program: Sequence[str] = (sys.executable, "-m", "meshgw"),
+    ) -> None:
+        self.access, self.folder, self.name, self.host, self.program = access, folder, name, host, program
         self.xds, self.health, self.metrics = free_ports(3)
         self.log_path = folder / f"{name}.log"
         self.process: asyncio.subprocess.Process | None = None
@@ -67,9 +78,7 @@ class Controller:
         flat = [text for pair in arguments.items() for text in pair]
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "meshgw",
+                *self.program,
                 "controller",
                 *flat,
                 *options,
