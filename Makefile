@@ -11,7 +11,7 @@ REAL := apiserver or cluster
 # Workers share compiled tests, whatever the environment says: else each compiles all of them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-fast test-envoy test-cluster cluster cluster-down lint format bench golden manifests clean
+.PHONY: demo test test-fast test-envoy test-cluster cluster cluster-down lint format bench bench-cluster golden manifests clean
 
 demo: $(UV)  ## An ambient mesh on this machine, with real Envoys.
 	$(RUN) --no-default-groups meshgw demo
@@ -50,6 +50,9 @@ format: $(UV)
 
 bench: $(UV)  ## Measure; writes tests/bench/results and docs/performance.md.
 	$(RUN) python -m tests.bench
+
+bench-cluster: $(UV)  ## Measure the controller at a real API server; writes results and its part of docs/performance.md.
+	$(RUN) python -m tests.bench.cluster
 
 golden: $(UV)  ## Rewrite the golden outputs; read the diff before you commit it.
 	$(PYTEST) -n $(JOBS) tests/golden --update-golden

@@ -15,11 +15,11 @@ import msgspec
 from tests.bench.latency import Latency
 from tests.bench.machine import describe
 from tests.bench.memory import Footprint
+from tests.bench.page import PAGE, replace_first
 from tests.bench.report import Results, Step, judge, render
 from tests.bench.translate import Translation
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent.parent / "docs" / "performance.md"
 
 Plan = dict[str, tuple[tuple[int, int], ...]]
 """Module to the sizes it measures, each with its number of changes."""
@@ -51,7 +51,7 @@ def main() -> int:
         _say(f"wrote {path}")
     if options.quick:
         return 0
-    PAGE.write_text(render(results))
+    PAGE.write_text(replace_first(PAGE.read_text(), render(results)))
     _say(f"wrote {PAGE}")
     verdicts = judge(results)
     for verdict in verdicts:

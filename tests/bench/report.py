@@ -78,30 +78,29 @@ def render(results: Results) -> str:
     return "\n".join(
         [
             _HEAD,
-            *_machine(results.machine),
-            *_steps(results.steps),
+            *machine_lines(results.machine, results.steps),
             "\n## Targets\n",
-            *_table(
+            *table(
                 ("At 5,000 routes", "Measured", "Target", ""),
                 ((v.what, v.measured, v.target, "met" if v.met else "**missed**") for v in judge(results)),
             ),
             _LATENCY,
-            *_table(
+            *table(
                 ("Change", "Routes", "", "p50", "p90", "p99", "max"),
                 (row for latency in results.latencies for row in _latency_rows(latency)),
             ),
             _LATER,
-            *_table(
+            *table(
                 ("Change", "Routes", "Pairs", "Median", "95 %", "Bytes", "Bytes of the floor"),
                 (row for latency in results.latencies for row in _later_rows(latency)),
             ),
             _ACK,
-            *_table(
+            *table(
                 ("Change", "Routes", "p50", "p90", "p99", "floor p50", "floor p99"),
                 (row for latency in results.latencies for row in _ack_rows(latency)),
             ),
             _TRANSLATE,
-            *_table(
+            *table(
                 ("Routes", "Built from nothing", "Rebuilt", "Resources", "Bytes"),
                 (
                     (
@@ -115,12 +114,12 @@ def render(results: Results) -> str:
                 ),
             ),
             "",
-            *_table(
+            *table(
                 ("Change", "Routes", "p50", "p90", "p99", "Rows recomputed", "Most of them"),
                 (row for translation in results.translations for row in _change_rows(translation)),
             ),
             _MEMORY,
-            *_table(
+            *table(
                 ("Routes", "From start to serving", "Memory once it serves", "After edits", "Peak"),
                 (
                     (
@@ -144,7 +143,7 @@ def _judge_added(what: str, found: Comparison) -> Iterator[Verdict]:
         value, measured = found.added[name], f"{found.added[name]:.1f} ms"
         met = value <= most
         if name == "p50":
-            measured += f"; first 200: {_interval(found.later)} ms"
+            measured += f"; first 200: {interval(found.later)} ms"
             met = met and found.later.low <= most
         yield _verdict(f"added to the floor, {what}, {name}", measured, f"{most:.0f} ms", met)
 
@@ -203,6 +202,12 @@ the resident memory of the controller, with gRPC, the typed objects, all tables 
 """
 
 
+def machine_lines(machine: Machine, steps: Iterable[Step]) -> Iterator[str]:
+    """Yield what was measured on, and how quiet it was."""
+    yield from _machine(machine)
+    yield from _steps(steps)
+
+
 def _verdict(what: str, measured: str, target: str, met: object) -> Verdict:
     return Verdict(what=what, measured=measured, target=target, met=bool(met))
 
@@ -227,7 +232,8 @@ def _name(step: Step) -> str:
     return f"{step.module.rpartition('.')[2]}, {step.routes:,}"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the lines of a table."""
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
@@ -238,32 +244,33 @@ def _latency_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
     for what, found in latency.changes.items():
         start = (what, f"{found.routes:,}")
         ours, bare = found.meshgw, found.floor
-        yield (*start, "meshgw, delivered", *_quantiles(ours.delivered))
-        yield (*start, "floor, delivered", *_quantiles(bare.delivered))
+        yield (*start, "meshgw, delivered", *quantiles(ours.delivered))
+        yield (*start, "floor, delivered", *quantiles(bare.delivered))
         yield (*start, "**added**", *(f"**{found.added[name]:.1f}**" for name in ("p50", "p90", "p99", "max")))
-        yield (*start, "in meshgw", *_quantiles(found.handed))
-        yield (*start, "in meshgw, CPU", *_quantiles(found.cpu))
-        yield (*start, "meshgw, Envoy", *_quantiles(ours.working))
-        yield (*start, "floor, Envoy", *_quantiles(bare.working))
-        yield (*start, "meshgw, first 200", *_quantiles(ours.answered))
-        yield (*start, "floor, first 200", *_quantiles(bare.answered))
+        yield (*start, "in meshgw", *quantiles(found.handed))
+        yield (*start, "in meshgw, CPU", *quantiles(found.cpu))
+        yield (*start, "meshgw, Envoy", *quantiles(ours.working))
+        yield (*start, "floor, Envoy", *quantiles(bare.working))
+        yield (*start, "meshgw, first 200", *quantiles(ours.answered))
+        yield (*start, "floor, first 200", *quantiles(bare.answered))
 
 
 def _later_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
     for what, found in latency.changes.items():
         pairs = f"{found.meshgw.answered.count:,}"
         sizes = f"{found.meshgw.size:,}", f"{found.floor.size:,}"
-        yield (what, f"{found.routes:,}", pairs, f"{found.later.value:.1f}", _interval(found.later), *sizes)
+        yield (what, f"{found.routes:,}", pairs, f"{found.later.value:.1f}", interval(found.later), *sizes)
 
 
-def _interval(found: Median) -> str:
+def interval(found: Median) -> str:
+    """Return the bounds of a median."""
     return f"{found.low:.1f} to {found.high:.1f}"
 
 
 def _ack_rows(latency: Latency) -> Iterator[tuple[str, ...]]:
     for what, found in latency.changes.items():
         ours, bare = found.meshgw.acked, found.floor.acked
-        yield (what, f"{found.routes:,}", *_quantiles(ours)[:3], f"{bare.p50:.1f}", f"{bare.p99:.1f}")
+        yield (what, f"{found.routes:,}", *quantiles(ours)[:3], f"{bare.p50:.1f}", f"{bare.p99:.1f}")
     routes = next(iter(latency.changes.values())).routes
     for kind, value in sorted(latency.cold.items()):
         yield (f"everything, at the start ({kind})", f"{routes:,}", f"{value:.1f}", "", "", "", "")
@@ -274,7 +281,7 @@ def _change_rows(translation: Translation) -> Iterator[tuple[str, ...]]:
         yield (
             what,
             f"{translation.routes:,}",
-            *_quantiles(change.time, digits=2)[:3],
+            *quantiles(change.time, digits=2)[:3],
             f"{sum(change.rows.values()):,}",
             _most(change),
         )
@@ -285,6 +292,7 @@ def _most(change: Change, count: int = 3) -> str:
     return ", ".join(f"{table} {rows:,}" for table, rows in ranked[:count])
 
 
-def _quantiles(found: Summary, digits: int = 1) -> tuple[str, str, str, str]:
+def quantiles(found: Summary, digits: int = 1) -> tuple[str, str, str, str]:
+    """Return the cells of a row of p50, p90, p99 and the maximum."""
     p50, p90, p99, most = (f"{value:.{digits}f}" for value in (found.p50, found.p90, found.p99, found.max))
     return p50, p90, p99, most

@@ -14,7 +14,7 @@ import yaml
 from tests.bench import world
 from tests.bench.latency import Comparison, Latency, Side
 from tests.bench.machine import Machine
-from tests.bench.relay import Delivered, Frames, Relay
+from tests.bench.relay import Delivered, Frames, Records, Relay
 from tests.bench.report import JUDGED, Results, Step, judge, render
 from tests.bench.summary import Median, Summary, difference, median, quantile, summarise
 
@@ -67,21 +67,23 @@ def comparison(*, p50: float = 4.0, p99: float = 9.0, low: float = 1.0) -> Compa
     )
 
 
+MACHINE = Machine(
+    name="m",
+    cpu="c",
+    cores=2,
+    memory_gib=1.0,
+    kernel="k",
+    load=(0.0, 0.0, 0.0),
+    python="p",
+    envoy="e",
+    packages={},
+    revision="r",
+)
+
+
 def results_of(found: Comparison) -> Results:
-    machine = Machine(
-        name="m",
-        cpu="c",
-        cores=2,
-        memory_gib=1.0,
-        kernel="k",
-        load=(0.0, 0.0, 0.0),
-        python="p",
-        envoy="e",
-        packages={},
-        revision="r",
-    )
     latency = Latency(changes={"one route changed": found}, cold={}, start=1.0, scan=1.0)
-    return Results(machine=machine, steps=[], translations=[], footprints=[], latencies=[latency])
+    return Results(machine=MACHINE, steps=[], translations=[], footprints=[], latencies=[latency])
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,20 @@ def test_only_data_frames_count_however_they_are_cut(step: int) -> None:
         first = stream.index(b"x")
         assert counts[:first] == [0] * first
         assert counts[first] == 1
+
+
+def record(size: int) -> bytes:
+    return b"\x17\x03\x03" + size.to_bytes(2, "big") + b"x" * size
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 100, 10_000])
+def test_only_records_that_are_not_small_count_however_they_are_cut(step: int) -> None:
+    stream = record(30) + record(129) + record(128) + record(0) + record(16_384 + 17) + record(22)
+    records = Records()
+    counts = [records.count(stream[at : at + step]) for at in range(0, len(stream), step)]
+    assert sum(counts) == 129 + 16_384 + 17
+    if step == 1:
+        assert counts.index(1) == len(record(30)) + 5
 
 
 @pytest.fixture
