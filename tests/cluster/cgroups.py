@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Final
 
 _UNIFIED: Final = Path("/sys/fs/cgroup")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 _LIMIT: Final = 10.0
 
 
-def hierarchies() -> list[Path]:
-    """Return the mounted version 1 hierarchies; none on a machine that has version 2 alone."""
+def hierarchies(*, version: int = 1) -> list[Path]:
+    """Return the mounted hierarchies; of version 1 there are none on a machine that has version 2 alone."""
+    kind = {1: "cgroup", 2: "cgroup2"}[version]
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in _MOUNTS.read_text().splitlines():
         fields, _, source = line.partition(" - ")
-        if source.startswith("cgroup "):
+        if source.startswith(f"{kind} "):
             found.append(Path(fields.split()[4]))
     return sorted(set(found))
 
@@ -38,8 +40,11 @@ def create(name: str) -> None:
 
 
 def remove(name: str) -> list[Path]:
-    """Remove the cgroup `name` with all below it, waiting for what still ends in it; return what could not go."""
-    folders = [root / name for root in hierarchies() or [_UNIFIED]]
+    """Remove the cgroup `name` with all below it, waiting for what still ends in it; return what could not go.
+
+    Where there are both versions, runc makes cgroups in the second one too.
+    """
+    folders = [root / name for root in [*hierarchies(), *hierarchies(version=2)] or [_UNIFIED]]
     deadline = time.monotonic() + _LIMIT
     while folders := [folder for folder in folders if folder.exists()]:
         for folder in folders:

@@ -178,7 +178,8 @@ def test_node_programs_can_be_killed_and_restarted(start_cluster: Callable[..., 
 
 def _left_of(plot: Plot, folder: Path) -> list[str]:
     """Return what a cluster has on this machine."""
-    left = [str(path / plot.name) for path in cgroups.hierarchies() if (path / plot.name).exists()]
+    roots = [*cgroups.hierarchies(), *cgroups.hierarchies(version=2)]
+    left = [str(root / plot.name) for root in roots if (root / plot.name).exists()]
     left += [name for _, name in socket.if_nameindex() if name == plot.interface]
     left += [str(folder)] if folder.exists() else []
     for process in Path("/proc").iterdir():
