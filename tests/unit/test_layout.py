@@ -44,8 +44,6 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "resolve/tables.py": ("property/test_pipeline.py", VALUES),
     "standalone/application.py": ("envoy/test_application.py", "it wires the parts, which needs all of them"),
     "xds/events.py": ("unit/xds/test_session.py", VALUES),
-    "xds/proxy.py": ("unit/xds/test_session.py", "what a session remembers of a proxy"),
-    "xds/subscription.py": ("unit/xds/test_session.py", "what a session remembers of a subscription"),
 }
 """Modules without a test of their own: the test that covers them, and why it does."""
 

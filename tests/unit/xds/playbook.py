@@ -8,14 +8,16 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.struct_pb2 import Struct
 
-from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION, SECRET, Resource
+from meshgw.emit import resource
+from meshgw.emit.resource import Resource
 from meshgw.xds.cache import Cache, Changes, Key
 from meshgw.xds.events import Acked, Changed, Close, Command, Nacked, Received, Request, Send, Settled, Writable
 from meshgw.xds.proxy import Authorize, Limits, Peer
 from meshgw.xds.session import DeltaSession, StreamSession
 from meshgw.xds.sotw import SotwSession
 
-CDS, EDS, SDS, LDS, RDS = CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTE_CONFIGURATION
+CDS, EDS, SDS = resource.CLUSTER, resource.ENDPOINTS, resource.SECRET
+LDS, RDS = resource.LISTENER, resource.ROUTE_CONFIGURATION
 GROUP = "gw"
 
 
@@ -264,3 +266,35 @@ def _name_of(type_url: str, body: bytes) -> str:
     if type_url == CDS:
         return cluster_pb2.Cluster.FromString(body).name
     return body.decode().partition(" ")[0]
+
+
+ROUTES, LISTENER = plain(RDS, "r"), plain(LDS, "l")
+SITE = (cluster("a"), plain(EDS, "a"), LISTENER, ROUTES)
+
+
+def versions(*resources: Resource) -> dict[str, str]:
+    return {found.name: found.version for found in resources}
+
+
+def started(play: Play) -> Play:
+    """A proxy that has asked for and accepted clusters a, its endpoints, a listener and its routes."""
+    (
+        play
+        >> subscribe(CDS, node_id="n")
+        << pushed(CDS, "a")
+        >> subscribe(EDS, "a")
+        << pushed(EDS, "a")
+        >> ack(EDS)
+        << acked(EDS)
+        >> ack(CDS)
+        << acked(CDS)
+        >> subscribe(LDS)
+        << pushed(LDS, "l")
+        >> ack(LDS)
+        << acked(LDS)
+        >> subscribe(RDS, "r")
+        << pushed(RDS, "r")
+        >> ack(RDS)
+        << acked(RDS)
+    ).end()
+    return play

@@ -1,23 +1,24 @@
 """Playbooks of the delta session: `>>` what happens, `<<` what the session does about it."""
 
 import pytest
-from envoy.service.discovery.v3 import discovery_pb2
 
 from meshgw.emit.resource import Resource
 from meshgw.xds.cache import Cache
-from meshgw.xds.events import Changed, Close, Received, Send, Writable
-from meshgw.xds.proxy import Limits, Peer, Refused
-from meshgw.xds.session import RESUME_GRACE, DeltaSession
+from meshgw.xds.events import Changed, Writable
+from meshgw.xds.proxy import Peer
+from meshgw.xds.session import DeltaSession
 from meshgw.xds.subscription import ACK_PATIENCE, MAX_UNANSWERED, WINDOW
 from tests.unit.xds.playbook import (
     CDS,
     EDS,
     GROUP,
     LDS,
+    LISTENER,
     RDS,
+    ROUTES,
     SDS,
+    SITE,
     After,
-    Closed,
     Play,
     ack,
     acked,
@@ -26,144 +27,11 @@ from tests.unit.xds.playbook import (
     edit,
     nack,
     nacked,
-    node,
     plain,
     pushed,
+    started,
     subscribe,
 )
-
-ROUTES, LISTENER = plain(RDS, "r"), plain(LDS, "l")
-SITE = (cluster("a"), plain(EDS, "a"), LISTENER, ROUTES)
-
-
-def versions(*resources: Resource) -> dict[str, str]:
-    return {found.name: found.version for found in resources}
-
-
-def started(play: Play) -> Play:
-    """A proxy that has asked for and accepted clusters a, its endpoints, a listener and its routes."""
-    (
-        play
-        >> subscribe(CDS, node_id="n")
-        << pushed(CDS, "a")
-        >> subscribe(EDS, "a")
-        << pushed(EDS, "a")
-        >> ack(EDS)
-        << acked(EDS)
-        >> ack(CDS)
-        << acked(CDS)
-        >> subscribe(LDS)
-        << pushed(LDS, "l")
-        >> ack(LDS)
-        << acked(LDS)
-        >> subscribe(RDS, "r")
-        << pushed(RDS, "r")
-        >> ack(RDS)
-        << acked(RDS)
-    ).end()
-    return play
-
-
-# Subscribing
-
-
-def test_an_empty_first_request_subscribes_to_all_clusters_and_listeners() -> None:
-    play = Play(cluster("a"), cluster("b"), plain(LDS, "l"))
-    (play >> subscribe(CDS, node_id="n") << pushed(CDS, "a", "b") >> subscribe(LDS) << pushed(LDS, "l")).end()
-
-
-def test_a_star_subscribes_to_all_and_later_to_names_besides() -> None:
-    play = Play(cluster("a"))
-    (play >> subscribe(CDS, "*", node_id="n") << pushed(CDS, "a") >> subscribe(CDS, "b") << pushed(CDS, "-b")).end()
-
-
-def test_a_wildcard_is_answered_even_when_there_is_nothing() -> None:
-    (Play() >> subscribe(CDS, node_id="n") << pushed(CDS)).end()
-
-
-def test_asking_for_the_wildcard_twice_answers_once() -> None:
-    (Play(cluster("a")) >> subscribe(CDS, "*", node_id="n") << pushed(CDS, "a") >> subscribe(CDS, "*")).end()
-
-
-def test_a_star_is_an_ordinary_name_where_resources_are_on_demand() -> None:
-    (Play(plain(SDS, "key")) >> subscribe(SDS, "*", node_id="n") << pushed(SDS, "-*")).end()
-
-
-def test_an_empty_first_request_for_endpoints_asks_for_nothing() -> None:
-    (Play(plain(EDS, "a")) >> subscribe(EDS, node_id="n")).end()
-
-
-def test_named_resources_come_on_demand_and_missing_ones_are_said_to_be_missing() -> None:
-    play = Play(plain(EDS, "a"), plain(EDS, "b"))
-    (play >> subscribe(EDS, "a", "x", node_id="n") << pushed(EDS, "a", "-x")).end()
-
-
-def test_a_missing_name_is_sent_once_it_exists() -> None:
-    play = Play()
-    (
-        play
-        >> subscribe(RDS, "r", node_id="n")
-        << pushed(RDS, "-r")
-        >> ack(RDS)
-        << acked(RDS)
-        >> edit(ROUTES)
-        << pushed(RDS, "r")
-    ).end()
-
-
-def test_subscribing_again_sends_again() -> None:
-    play = Play(plain(EDS, "a"))
-    (play >> subscribe(EDS, "a", node_id="n") << pushed(EDS, "a") >> subscribe(EDS, "a") << pushed(EDS, "a")).end()
-
-
-def test_an_unsubscribed_name_is_followed_no_more() -> None:
-    play = Play(plain(EDS, "a"))
-    (
-        play
-        >> subscribe(EDS, "a", node_id="n")
-        << pushed(EDS, "a")
-        >> subscribe(EDS, drop=["a", "never-asked"])
-        >> edit(plain(EDS, "a", version=2))
-    ).end()
-
-
-def test_dropping_a_name_under_a_wildcard_tells_what_the_wildcard_says() -> None:
-    play = Play(cluster("a"))
-    (
-        play
-        >> subscribe(CDS, "*", "a", "x", node_id="n")
-        << pushed(CDS, "a", "-x")
-        >> subscribe(CDS, drop=["a", "x"])
-        << pushed(CDS, "a", "-x")
-    ).end()
-
-
-def test_dropping_the_wildcard_leaves_the_names() -> None:
-    play = Play(cluster("a"), cluster("b"))
-    (
-        play
-        >> subscribe(CDS, "*", "a", node_id="n")
-        << pushed(CDS, "a", "b")
-        >> subscribe(CDS, drop=["*"])
-        >> edit(cluster("b", version=2))
-        >> edit(cluster("a", version=2))
-        << pushed(CDS, "a")
-    ).end()
-
-
-def test_types_nobody_publishes_are_answered_as_absent() -> None:
-    (Play() >> subscribe("type.googleapis.com/x.Y", "n", node_id="n") << pushed("type.googleapis.com/x.Y", "-n")).end()
-
-
-def test_a_group_that_is_not_ready_answers_nothing_until_it_is() -> None:
-    play = Play(cluster("a"), ready=False)
-    (play >> subscribe(CDS, node_id="n") >> subscribe(EDS, "a")).end()
-    play >>= edit(plain(EDS, "a"))
-    play.end()
-    changes = play.cache.mark_ready(GROUP)
-    assert changes is not None
-    (play >> changes << pushed(CDS, "a") << pushed(EDS, "a")).end()
-
 
 # Changes and their order
 
@@ -531,104 +399,6 @@ def test_a_long_nack_text_is_cut() -> None:
     assert len(play.session.state().types[RDS].nack) < 10_000
 
 
-# Resuming
-
-
-def test_a_resumed_stream_gets_only_what_differs() -> None:
-    play = Play(*SITE, cluster("b"))
-    held = versions(cluster("a"), cluster("b", version=0))
-    (
-        play
-        >> subscribe(CDS, versions=held, node_id="n")
-        << pushed(CDS, "b")
-        >> subscribe(EDS, "a", "b", versions=versions(plain(EDS, "a")))
-        << pushed(EDS, "-b")
-        >> subscribe(LDS, versions=versions(LISTENER))
-        >> subscribe(RDS, "r", versions=versions(ROUTES))
-    ).end()
-
-
-def test_versions_count_only_for_the_first_request_of_a_type_and_for_wanted_names() -> None:
-    play = Play(plain(EDS, "a"), plain(EDS, "b"))
-    (
-        play
-        >> subscribe(EDS, "a", versions=versions(plain(EDS, "a"), plain(EDS, "z")), node_id="n")
-        >> subscribe(EDS, "b", versions=versions(plain(EDS, "b")))
-        << pushed(EDS, "b")
-    ).end()
-    assert play.session.state().types[EDS].resources == 2
-
-
-def test_a_resumed_stream_gets_endpoints_behind_new_clusters_before_it_asks() -> None:
-    play = Play(*SITE)
-    play.writable = False
-    (
-        play
-        >> subscribe(CDS, versions={"old": "1"}, node_id="n")
-        >> subscribe(EDS, "a", versions=versions(plain(EDS, "a")))
-        >> subscribe(LDS, versions={"l": "0"})
-        >> subscribe(RDS, "r", versions={"r": "0"})
-    ).end()
-    play.writable = True
-    (
-        play
-        >> After(0)
-        << pushed(CDS, "a")
-        << pushed(EDS, "a")
-        << pushed(LDS, "l")
-        << pushed(RDS, "r")
-        >> ack(LDS)
-        << acked(LDS)
-        >> ack(RDS)
-        << acked(RDS)
-        << pushed(CDS, "-old")
-    ).end()
-
-
-def test_endpoints_owed_to_a_changed_cluster_survive_the_resumed_request_for_them() -> None:
-    play = Play(*SITE)
-    play.session.handle(Received(subscribe(CDS, versions={"a": "0"}, node_id="n"), play.now))
-    first = play.session.handle(Writable(play.now))
-    assert [command.type_url for command in first if isinstance(command, Send)] == [CDS]
-    (play >> subscribe(EDS, "a", versions=versions(plain(EDS, "a"))) << pushed(EDS, "a")).end()
-
-
-def test_what_vanished_meanwhile_stays_until_the_proxy_has_moved_its_routes() -> None:
-    play = Play(ROUTES)
-    (
-        play
-        >> subscribe(CDS, versions={"old": "1"}, node_id="n")
-        >> subscribe(RDS, "r", versions={"r": "0"})
-        << pushed(RDS, "r")
-        >> After(RESUME_GRACE)
-        >> ack(RDS)
-        << acked(RDS)
-        << pushed(CDS, "-old")
-    ).end()
-
-
-def test_what_vanished_goes_after_a_grace_if_no_routes_are_asked_for() -> None:
-    play = Play()
-    (play >> subscribe(CDS, versions={"old": "1"}, node_id="n")).end()
-    (play >> After(RESUME_GRACE / 2)).end()
-    assert play.settled == 0
-    (play >> After(RESUME_GRACE / 2) << pushed(CDS, "-old")).end()
-    assert play.settled == 1
-
-
-def test_what_vanished_goes_after_the_bound_even_if_routes_are_never_acknowledged() -> None:
-    play = Play(ROUTES)
-    (
-        play
-        >> subscribe(CDS, versions={"old": "1"}, node_id="n")
-        >> subscribe(RDS, "r", versions={"r": "0"})
-        << pushed(RDS, "r")
-        >> After(29)
-        >> After(1)
-        << pushed(CDS, "-old")
-    ).end()
-
-
 # Settling
 
 
@@ -648,141 +418,6 @@ def test_a_proxy_is_settled_when_listeners_and_routes_are_acknowledged() -> None
     assert play.settled == 3
 
 
-# Admission and limits
-
-
-def test_the_first_request_must_name_a_node() -> None:
-    (Play() >> subscribe(CDS) << Closed("INVALID_ARGUMENT")).end()
-
-
-def test_a_request_without_a_type_is_refused() -> None:
-    (Play() >> subscribe("", node_id="n") << Closed("INVALID_ARGUMENT")).end()
-
-
-def test_a_refused_node_is_told_why_and_gets_nothing() -> None:
-    play = Play(cluster("a"), authorize=lambda peer, node_id, metadata: Refused("not yours"))
-    request = Received(subscribe(CDS, node_id="n"), play.now)
-    assert play.session.handle(request) == [Close("PERMISSION_DENIED", "not yours")]
-    assert play.session.handle(request) == []
-    assert play.session.group is None
-    assert not play.session.state().connected
-
-
-def test_the_policy_sees_peer_node_and_metadata() -> None:
-    seen: list[object] = []
-
-    def authorize(peer: Peer, node_id: str, metadata: object) -> str:
-        seen.append((peer.address, node_id, metadata))
-        return GROUP
-
-    request = subscribe(CDS)
-    request.node.CopyFrom(node("n", role="waypoint"))
-    (Play(authorize=authorize) >> request << pushed(CDS)).end()
-    assert seen == [("unix:", "n", {"role": "waypoint"})]
-
-
-def test_the_policy_is_asked_again_with_every_request() -> None:
-    verdicts: list[str | Refused] = [GROUP, GROUP, Refused("revoked")]
-    play = Play(authorize=lambda peer, node_id, metadata: verdicts.pop(0))
-    (
-        play
-        >> subscribe(CDS, node_id="n")
-        << pushed(CDS)
-        >> ack(CDS)
-        << acked(CDS)
-        >> subscribe(LDS)
-        << Closed("PERMISSION_DENIED")
-    ).end()
-
-
-def test_a_proxy_cannot_move_to_another_group_on_one_stream() -> None:
-    verdicts = [GROUP, "other"]
-    play = Play(authorize=lambda peer, node_id, metadata: verdicts.pop(0))
-    (
-        play >> subscribe(CDS, node_id="n") << pushed(CDS) >> subscribe(LDS, node_id="n") << Closed("PERMISSION_DENIED")
-    ).end()
-
-
-def test_a_changed_node_id_ends_the_stream() -> None:
-    play = Play()
-    (
-        play >> subscribe(CDS, node_id="n") << pushed(CDS) >> subscribe(LDS, node_id="m") << Closed("PERMISSION_DENIED")
-    ).end()
-
-
-def test_names_in_one_request_are_limited() -> None:
-    play = Play(limits=Limits(names=2))
-    (play >> subscribe(EDS, "a", "b", drop=["c"], node_id="n") << Closed("RESOURCE_EXHAUSTED")).end()
-
-
-def test_names_subscribed_over_time_are_limited() -> None:
-    play = Play(limits=Limits(names=2))
-    (
-        play
-        >> subscribe(EDS, "a", "b", node_id="n")
-        << pushed(EDS, "-a", "-b")
-        >> subscribe(EDS, "c")
-        << Closed("RESOURCE_EXHAUSTED")
-    ).end()
-
-
-def test_names_subscribed_of_all_types_are_limited_together() -> None:
-    play = Play(limits=Limits(names=2))
-    (
-        play
-        >> subscribe(EDS, "a", "b", node_id="n")
-        << pushed(EDS, "-a", "-b")
-        >> subscribe(SDS, "c")
-        << Closed("RESOURCE_EXHAUSTED")
-    ).end()
-
-
-def test_what_a_stream_makes_the_session_hold_is_limited() -> None:
-    play = Play(limits=Limits(held_bytes=10_000))
-    play >> subscribe(EDS, node_id="n")
-    for number in range(50):  # much in all, but little at a time
-        name = f"{number}-" + "x" * 1_000
-        play >> subscribe(EDS, name) << pushed(EDS, f"-{name}") >> ack(EDS) << acked(EDS) >> subscribe(EDS, drop=[name])
-    taken = 0
-    while play.output != [Closed("RESOURCE_EXHAUSTED")] and taken < 20:
-        play.output.clear()
-        play >> subscribe(EDS, f"{taken}-" + "x" * 1_000)
-        taken += 1
-    assert 4 < taken < 10
-
-
-def test_what_a_stream_says_it_holds_counts() -> None:
-    versions = {str(number): "v" * 1_000 for number in range(6)}
-    play = Play(limits=Limits(held_bytes=10_000))
-    play >> subscribe(CDS, versions=versions, node_id="n")
-    (play >> subscribe(LDS, versions=versions) << Closed("RESOURCE_EXHAUSTED")).end()
-
-
-def node_with(metadata: dict[str, float | str], node_id: str = "n") -> discovery_pb2.DeltaDiscoveryRequest:
-    request = discovery_pb2.DeltaDiscoveryRequest(type_url=CDS)
-    request.node.id = node_id
-    request.node.metadata.update(metadata)
-    return request
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        node_with({"a": "x" * 70_000}),
-        node_with({"a": float("inf")}),
-        node_with({}, "n" * 2_000),
-        subscribe("t" * 2_000, node_id="n"),
-    ],
-)
-def test_nodes_and_types_are_of_this_world(request_: discovery_pb2.DeltaDiscoveryRequest) -> None:
-    (Play() >> request_ << Closed("INVALID_ARGUMENT")).end()
-
-
-def test_a_refusal_has_the_code_it_was_given() -> None:
-    play = Play(authorize=lambda *_: Refused("later", "UNAVAILABLE"))
-    (play >> subscribe(CDS, node_id="n") << Closed("UNAVAILABLE")).end()
-
-
 def test_a_session_knows_whether_everything_is_answered() -> None:
     play = Play(*SITE)
     assert play.session.is_answered()
@@ -793,24 +428,11 @@ def test_a_session_knows_whether_everything_is_answered() -> None:
     assert play.session.is_answered()
 
 
-def test_types_on_one_stream_are_limited() -> None:
-    play = Play(limits=Limits(types=1))
-    (play >> subscribe(CDS, node_id="n") << pushed(CDS) >> subscribe(LDS) << Closed("INVALID_ARGUMENT")).end()
-
-
 def test_a_session_that_was_never_admitted_has_nothing_to_write_and_ignores_changes() -> None:
     cache = Cache()
     session = DeltaSession(cache, proxy=1, peer=Peer(address="unix:"), authorize=authorize_all, now=0)
     changes = cache.apply(GROUP, edit(*SITE).changes, now=0, ready=True)
     assert session.handle(Changed(changes, 0)) == session.handle(Writable(0)) == []
-
-
-def test_the_state_names_the_proxy() -> None:
-    state = started(Play(*SITE)).session.state()
-    assert (state.proxy, state.node_id, state.group, state.address) == (1, "n", GROUP, "unix:")
-    assert (state.protocol, state.connected_at, state.connected) == ("delta", 100.0, True)
-    assert state.types[CDS].wildcard
-    assert set(state.types) == {CDS, EDS, LDS, RDS}
 
 
 def test_bodies_never_show() -> None:

@@ -8,6 +8,7 @@ from tests.unit.xds.playbook import (
     GROUP,
     LDS,
     RDS,
+    SITE,
     After,
     Closed,
     SotwPlay,
@@ -21,9 +22,6 @@ from tests.unit.xds.playbook import (
     pushed,
     want,
 )
-
-ROUTES, LISTENER = plain(RDS, "r"), plain(LDS, "l")
-SITE = (cluster("a"), plain(EDS, "a"), LISTENER, ROUTES)
 
 
 def started(play: SotwPlay) -> SotwPlay:
