@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench.cluster.measure import Run
+from tests.bench.cluster.places import PLACES
 from tests.bench.cluster.report import Results, judge, render
 from tests.bench.machine import describe
 from tests.bench.page import PAGE, replace_cluster
@@ -30,9 +31,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cluster", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run of the benchmark itself: few routes")
     parser.add_argument("--output", type=Path, help="file for the results (default: tests/bench/results)")
+    parser.add_argument("--on", choices=PLACES, help="a local cluster, or an API server alone, as for quick runs")
     options = parser.parse_args()
     began = time.monotonic()
-    results = _measure(QUICK if options.quick else FULL)
+    place = options.on or ("apiserver" if options.quick else "local")
+    results = _measure(QUICK if options.quick else FULL, place)
     _say(f"all done in {time.monotonic() - began:.0f} s")
     path = options.output or (None if options.quick else _default_path(results))
     if path is not None:
@@ -53,18 +56,18 @@ def tell(verdicts: list[Verdict]) -> int:
     return 0 if all(verdict.met for verdict in verdicts) else 1
 
 
-def _measure(plan: tuple[tuple[int, int, int], ...]) -> Results:
+def _measure(plan: tuple[tuple[int, int, int], ...], place: str) -> Results:
     machine, steps, runs = describe(), [], []
     for number, (size, changes, crowd) in enumerate(plan, 1):
         _say(f"[{number}/{len(plan)}] a cluster with {size:,} routes, {changes} changes of each kind ...")
         began = time.monotonic()
-        command = [sys.executable, "-m", "tests.bench.cluster.measure", str(size), str(changes), str(crowd)]
+        command = [sys.executable, "-m", "tests.bench.cluster.measure", place, *map(str, (size, changes, crowd))]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         runs.append(msgspec.json.decode(done.stdout, type=Run))
         seconds, load = time.monotonic() - began, os.getloadavg()[0]
         steps.append(Step(module="tests.bench.cluster", routes=size, seconds=round(seconds, 1), load=round(load, 2)))
         _say(f"      {seconds:.0f} s, load {load:.1f}")
-    return Results(machine=machine, steps=steps, runs=runs)
+    return Results(place=place, machine=machine, steps=steps, runs=runs)
 
 
 def _default_path(results: Results) -> Path:

@@ -19,8 +19,9 @@ KIB = 1024.0
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """One run."""
+    """One run, in one of `PLACES`."""
 
+    place: str
     machine: Machine
     steps: list[Step]
     runs: list[Run]
@@ -43,6 +44,7 @@ def render(results: Results) -> str:
     return "\n".join(
         [
             _HEAD,
+            _PLACE[results.place],
             *machine_lines(results.machine, results.steps),
             "",
             *table(
@@ -124,11 +126,21 @@ def _judge_writes(run: Run) -> Iterator[Verdict]:
 _HEAD = """
 # In a cluster
 
-Measured by `make bench-cluster`. `meshgw controller` is a process of its own at a real API server, with the
-ServiceAccount and the permissions of the manifests. Gateway, routes, Services and EndpointSlices are objects there, as
-many and as above. The Gateway's Envoy (one worker) starts from what the controller deploys for it, verifies the xDS
-server, and proves itself with a token that is bound to its pod.
+Measured by `make bench-cluster`. `meshgw controller` is a process of its own, with the ServiceAccount and the
+permissions of the manifests. Gateway, routes, Services and EndpointSlices are objects of a real API server, and like
+those above. The Gateway's Envoy starts from what the controller deploys for it, verifies the xDS server, and proves
+itself with a token that is bound to its pod.
 """
+
+_PLACE = {
+    "local": """\
+The API server is that of the cluster of the tests: one node with kubelet, containerd and kube-proxy, on this machine.
+The proxies are pods, with two workers each.
+""",
+    "apiserver": """\
+The API server is alone, without nodes; the proxies are processes beside it, with one worker each.
+""",
+}
 
 _EVENTS = """
 ## From a watch event to traffic

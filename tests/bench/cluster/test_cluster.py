@@ -113,7 +113,7 @@ def results_of(
         crowded=life(endpoints=10_000, resident=149.0),
     )
     larger = msgspec.structs.replace(run, routes=2_000, again=life(resident=240.0), crowded=None)
-    return Results(machine=MACHINE, steps=[], runs=[run, larger])
+    return Results(place="local", machine=MACHINE, steps=[], runs=[run, larger])
 
 
 @pytest.mark.parametrize(
@@ -173,5 +173,6 @@ def test_a_quick_run_measures_everything_in_a_cluster(tmp_path: Path) -> None:
         assert found.writes == ({"httproutes/status": found.changes} if what == ROUTE else {})
         assert abs(found.meshgw.size - found.floor.size) < 100  # the same bytes but for version and nonce
         assert 0 < found.meshgw.delivered.min < found.meshgw.answered.max
+    assert results.place == "apiserver"
     assert judge(results) == []  # the targets are for more routes
     assert "| one route changed | 20 | floor, delivered |" in render(results)

@@ -1,13 +1,10 @@
-"""The world in an API server, and proxies that start from what the controller deploys for the Gateway."""
+"""The world as objects of an API server, and what a controller computes of them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Final
 
 from meshgw.api.decode import decode
@@ -21,13 +18,11 @@ from meshgw.kube.client import MERGE_PATCH, Client, path_of
 from meshgw.observe.metrics import Metrics
 from meshgw.pipeline import list_facts, list_kinds
 from tests.bench import world
-from tests.rig.envoy import run_files
 
 AT_ONCE: Final = 16
 """Objects that are made at the same time."""
 READ: Final = ("Namespace", "Service", "EndpointSlice", "GatewayClass", "Gateway", "HTTPRoute")
 """Kinds that there are objects of."""
-POD: Final = "bench"
 
 
 def documents(size: int, *, class_: str, listener: int, host: str, port: int) -> Iterator[world.Document]:
@@ -35,7 +30,9 @@ def documents(size: int, *, class_: str, listener: int, host: str, port: int) ->
     yield gateway(class_, listener)
     for number in range(size):
         app = world.application(number)
-        yield from (world.route(app), world.service(app), world.endpoint_slice(app, address=host, port=port))
+        service = world.service(app)
+        del service["spec"]["selector"]  # else a cluster would make slices of its own
+        yield from (world.route(app), service, world.endpoint_slice(app, address=host, port=port))
 
 
 def gateway(class_: str, listener: int, *, listeners: int = 1) -> world.Document:
@@ -81,11 +78,12 @@ class Objects:
         return await self.send("PATCH", path, document, content_type=MERGE_PATCH)
 
     async def send(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json", selector: str = ""
     ) -> world.Document:
-        """Return the answer to a request."""
+        """Return the answer to a request; of a collection only what has these labels."""
         data = None if body is None else json.dumps(body).encode()
-        answer = await self._client.request(method, path, body=data, content_type=content_type)
+        query = {"labelSelector": selector} if selector else {}
+        answer = await self._client.request(method, path, query=query, body=data, content_type=content_type)
         document: world.Document = json.loads(answer)
         return document
 
@@ -127,52 +125,3 @@ class Shadow:
     def resources(self) -> tuple[Resource, ...]:
         """Return all resources of the Gateway."""
         return tuple(row for _key, row in self._control.graph.by(RESOURCES, "gateway", world.GATEWAY))
-
-
-class Deployed:
-    """What the controller has deployed for the Gateway; plays the parts of a cluster that has no nodes."""
-
-    def __init__(self, objects: Objects, name: str) -> None:
-        self._objects, self._name = objects, name
-        self._core = f"/api/v1/namespaces/{world.NAMESPACE}"
-
-    async def files(self) -> Mapping[str, str]:
-        """Return the files that a proxy starts from."""
-        found: Mapping[str, str] = (await self._objects.send("GET", f"{self._core}/configmaps/{self._name}"))["data"]
-        return found
-
-    async def run(self) -> None:
-        """Say that the Deployment's pod is ready, and that the Service has an address."""
-        ingress = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
-        path = f"{self._core}/services/{self._name}/status"
-        await self._objects.send("PATCH", path, ingress, content_type=MERGE_PATCH)
-        counts = dict.fromkeys(("replicas", "readyReplicas", "availableReplicas", "updatedReplicas"), 1)
-        path = f"/apis/apps/v1/namespaces/{world.NAMESPACE}/deployments/{self._name}/status"
-        await self._objects.send("PATCH", path, {"status": counts}, content_type=MERGE_PATCH)
-
-    async def token(self) -> str:
-        """Make a pod of the proxy, for no node, and return a token that is bound to it."""
-        spec = {"serviceAccountName": self._name, "containers": [{"name": "envoy", "image": "none"}]}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD}, "spec": spec}
-        pod = await self._objects.send("POST", f"{self._core}/pods", body)
-        bound = {"kind": "Pod", "apiVersion": "v1", "name": POD, "uid": pod["metadata"]["uid"]}
-        wanted = {"spec": {"audiences": ["meshgw"], "expirationSeconds": 7200, "boundObjectRef": bound}}
-        answer = await self._objects.send("POST", f"{self._core}/serviceaccounts/{self._name}/token", wanted)
-        token: str = answer["status"]["token"]
-        return token
-
-
-@contextlib.asynccontextmanager
-async def run_proxy(files: Mapping[str, str], token: str, ports: Mapping[int, int]) -> AsyncIterator[Path]:
-    """Run Envoy from the files that the controller made for it, other ports in place of some; gives its log."""
-    with tempfile.TemporaryDirectory(prefix="mgw-") as scratch:
-        folder = Path(scratch)
-        (folder / "token").write_text(token)
-        for name, text in files.items():
-            moved = text.replace("/var/run/secrets/meshgw", scratch).replace("/etc/meshgw", scratch)
-            for port, other in ports.items():
-                moved = moved.replace(f'"port_value": {port}', f'"port_value": {other}')
-            (folder / name).write_text(moved)
-        node = f"{world.GATEWAY.namespace}/{world.GATEWAY.name}/{POD}"
-        async with run_files(folder, "--service-node", node, "--service-cluster", world.GATEWAY.name) as log:
-            yield log
