@@ -85,6 +85,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     istio: IstioSettings | None = IstioSettings()
     """None: Gateways are part of no mesh."""
     proxy_image: str = names.PROXY_IMAGE
+    own_parameters: str = "any"
+    """What Gateways may say by GatewayParameters of their own: any, safe or none."""
     xds_listen: str = "0.0.0.0:18000"
     xds_address: str = ""
     """host:port that proxies dial; "" is the Service `meshgw` in the own namespace."""

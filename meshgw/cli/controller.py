@@ -34,6 +34,13 @@ def _split(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option("--xds-address", default="", metavar="HOST:PORT", help="What proxies dial (default: the Service meshgw).")
 @click.option("--xds-secret", default="", help="Secret with the xDS certificate (default: a CA of its own).")
 @click.option("--proxy-image", default="", help="Envoy's image, best with a digest.")
+@click.option(
+    "--gateway-parameters",
+    type=click.Choice(["any", "safe", "none"]),
+    default="any",
+    show_default=True,
+    help="What Gateways may say by parameters of their own; those of classes may say everything.",
+)
 @click.option("--mesh/--no-mesh", default=True, show_default=True, help="Whether there is an Istio.")
 @click.option("--istiod-address", default="", metavar="HOST:PORT", help="Its CA (default: by revision and namespace).")
 @click.option("--revision", default="", help="Istio's revision.")
@@ -140,6 +147,7 @@ def _settings(options: dict[str, Any]) -> Any:
         cluster_domain=options["cluster_domain"],
         istio=istio if options["mesh"] else None,
         proxy_image=options["proxy_image"] or defaults.proxy_image,
+        own_parameters=options["gateway_parameters"],
         xds_listen=options["xds_listen"],
         xds_address=options["xds_address"],
         xds_secret=options["xds_secret"],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from meshgw.api.meta import Key
 from meshgw.cluster.serving import OWN_SECRET, GivenSecret, OwnAuthority, Source, server_names
 from meshgw.config import ClusterSettings
-from meshgw.ir.gateway import Settings
+from meshgw.ir.gateway import OwnParameters, Settings
 from meshgw.kube.client import Client
 from meshgw.kube.lease import Elector
 
@@ -27,6 +27,7 @@ def make_settings(settings: ClusterSettings) -> Settings:
         mesh=istio is not None,
         deploys=True,
         proxy_image=settings.proxy_image,
+        own_parameters=OwnParameters(settings.own_parameters),
         xds_address=settings.dialled,
     )
 

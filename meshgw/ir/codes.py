@@ -359,6 +359,13 @@ _ROWS = (
         "A label or annotation of spec.infrastructure would decide who the proxies are, or who takes or confines them.",
         "Remove it, or set it by a GatewayParameters where that is possible.",
     ),
+    Code(
+        "MG7005",
+        _E,
+        "Parameters not permitted",
+        "The installation lets GatewayParameters of Gateways say less than those of classes, or nothing at all.",
+        "Remove the reference or the field, or ask for a class that says so; what is deployed stays until then.",
+    ),
     # MG9xxx input and installation
     Code(
         "MG9001",

@@ -35,6 +35,18 @@ class WaypointFor(StrEnum):
     NONE = "none"
 
 
+class OwnParameters(StrEnum):
+    """What a Gateway may say by GatewayParameters of its own, beside those of its class.
+
+    ANY: everything, so whoever writes them may run any pod. SAFE: what neither changes the pods' software nor as whom
+    and how confined it runs. NONE: nothing.
+    """
+
+    ANY = "any"
+    SAFE = "safe"
+    NONE = "none"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose for all gateways: the single row of its table."""
 
@@ -49,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether endpoints may be loopback or link-local addresses: standalone only; elsewhere they reach the proxy."""
     deploys: bool = False
     """Whether proxies are Kubernetes objects that are made for each Gateway: in a cluster, not standalone."""
+    own_parameters: OwnParameters = OwnParameters.ANY
     proxy_image: str = names.PROXY_IMAGE
     """Envoy's image, best with a digest (`image@sha256:...`)."""
     xds_address: str = names.XDS_ADDRESS

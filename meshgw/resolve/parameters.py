@@ -10,13 +10,29 @@ from meshgw.api import gateway as api
 from meshgw.api.meshgw import MESHGW_GROUP, GatewayParametersSpec, Overlays
 from meshgw.api.meta import ApiStruct, Key
 from meshgw.engine import View
+from meshgw.ir.gateway import OwnParameters
 from meshgw.resolve.conditions import Problem
 from meshgw.resolve.grants import kind_name
+from meshgw.resolve.infrastructure import reserved_because
+from meshgw.resolve.settings import read_settings
 from meshgw.resolve.tables import GATEWAY_CLASSES, GATEWAY_PARAMETERS
 
 S = TypeVar("S", bound=ApiStruct)
 
 INVALID_PARAMETERS = "InvalidParameters"
+
+SAFE_FIELDS = frozenset(
+    {
+        "replicas",
+        "daemon_set",
+        "resources",
+        "service",
+        "envoy",
+        "autoscaling",
+        "pod_disruption_budget",
+    }
+)
+"""What Gateways may say of their own where only SAFE is permitted, but for arguments of Envoy and reserved names."""
 
 _HOW_MANY = ("replicas", "daemon_set", "autoscaling")
 """Ways to say how many pods there are: the more specific object chooses one."""
@@ -44,8 +60,35 @@ def own_parameters(view: View, row: api.Gateway) -> GatewayParametersSpec | Prob
     ref = row.spec.infrastructure.parameters_ref if row.spec.infrastructure else None
     if ref is None:
         return GatewayParametersSpec()
+    field = "spec.infrastructure.parametersRef"
+    permitted = read_settings(view).own_parameters
+    if permitted is OwnParameters.NONE:
+        message = "the installation permits GatewayParameters to classes only"
+        return Problem(INVALID_PARAMETERS, "MG7005", field, message)
     key = Key(row.metadata.namespace, ref.name)
-    return _find(view, ref.group, ref.kind, key, "spec.infrastructure.parametersRef")
+    found = _find(view, ref.group, ref.kind, key, field)
+    if isinstance(found, Problem) or permitted is OwnParameters.ANY:
+        return found
+    unsafe = unsafe_field(found)
+    if not unsafe:
+        return found
+    message = f"the installation permits {unsafe} to GatewayParameters of classes only, not to {key}"
+    return Problem(INVALID_PARAMETERS, "MG7005", field, message)
+
+
+def unsafe_field(spec: GatewayParametersSpec) -> str:
+    """Return the first field by which parameters change what pods run, as whom or how confined; "" if there is none."""
+    for field in msgspec.structs.fields(spec):
+        if field.name not in SAFE_FIELDS and getattr(spec, field.name) is not None:
+            return f"spec.{field.encode_name}"
+    if spec.envoy is not None and spec.envoy.extra_args is not None:
+        return "spec.envoy.extraArgs"
+    if spec.service is not None:
+        for part, given in (("labels", spec.service.labels), ("annotations", spec.service.annotations)):
+            for name in sorted(given):
+                if reserved_because(name):
+                    return f"spec.service.{part}[{name}]"
+    return ""
 
 
 def effective_parameters(view: View, row: api.Gateway) -> Parameters | Problem:

@@ -61,6 +61,7 @@ def run(*arguments: str, **environment: str) -> Result:
         ((), {"namespaces": (), "home": "meshgw-system", "leader_election": True, "istio": IstioSettings()}),
         (("--namespaces", "a,b", "--namespaces", "c"), {"namespaces": ("a", "b", "c")}),
         (("--no-mesh", "--no-leader-election"), {"istio": None, "leader_election": False}),
+        (("--gateway-parameters", "safe"), {"own_parameters": "safe"}),
         (("--xds-address", "[fd00::1]:1", "--home", "here"), {"dialled": "[fd00::1]:1", "home": "here"}),
         (
             ("--revision", "canary", "--trust-domain", "td", "--trust-domain-alias", "old,older"),

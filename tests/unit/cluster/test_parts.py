@@ -8,14 +8,18 @@ from typing import cast
 from meshgw.cluster.parts import make_certificates, make_elector, make_settings, unless
 from meshgw.cluster.serving import GivenSecret, OwnAuthority
 from meshgw.config import ClusterSettings, IstioSettings
+from meshgw.ir.gateway import OwnParameters
 from meshgw.kube.client import Client
 
 NOBODY = cast("Client", None)
 
 
 def test_the_pipeline_knows_the_mesh_and_where_proxies_dial() -> None:
-    settings = ClusterSettings(home="gateways", istio=IstioSettings(trust_domain="td", root_namespace="mesh"))
+    settings = ClusterSettings(
+        home="gateways", own_parameters="none", istio=IstioSettings(trust_domain="td", root_namespace="mesh")
+    )
     made = make_settings(settings)
+    assert made.own_parameters is OwnParameters.NONE
     assert (made.deploys, made.mesh, made.trust_domain, made.root_namespace) == (True, True, "td", "mesh")
     assert made.xds_address == "meshgw.gateways.svc:18000"
     apart = make_settings(ClusterSettings(istio=None))

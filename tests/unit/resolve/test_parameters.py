@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from meshgw.api.meshgw import GatewayParametersSpec
+from meshgw.api.meta import Key
+from meshgw.ir.gateway import OwnParameters
 from meshgw.resolve import tables as t
-from meshgw.resolve.parameters import merge_parameters
+from meshgw.resolve.parameters import merge_parameters, unsafe_field
 from tests.unit.emit.deployed import deploy, gateway, gateway_class, parameters
 from tests.unit.resolve.graph import codes, shown
 
@@ -134,3 +136,41 @@ def test_parameters_that_appear_are_used() -> None:
     world.put(parameters("{replicas: 4}"))
     found: Any = world.objects()["Deployment"]
     assert found["spec"]["replicas"] == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "field"),
+    [
+        ("{replicas: 2, resources: {limits: {cpu: 1}}, podDisruptionBudget: {minAvailable: 1}}", ""),
+        ("{daemonSet: true, service: {type: NodePort, annotations: {example.com/a: b}}}", ""),
+        ("{autoscaling: {maxReplicas: 3}, envoy: {logLevel: info, concurrency: 2}}", ""),
+        ("{selfManaged: {}}", "spec.selfManaged"),
+        ("{image: evil}", "spec.image"),
+        ("{imagePullPolicy: Never}", "spec.imagePullPolicy"),
+        ("{podTemplate: {}}", "spec.podTemplate"),
+        ("{serviceAccount: {annotations: {a: b}}}", "spec.serviceAccount"),
+        ("{overlays: {service: {spec: {}}}}", "spec.overlays"),
+        ("{envoy: {extraArgs: [--a]}}", "spec.envoy.extraArgs"),
+        ("{service: {labels: {istio.io/use-waypoint: other}}}", "spec.service.labels[istio.io/use-waypoint]"),
+    ],
+)
+def test_what_is_safe_changes_neither_software_nor_identity_nor_confinement(own: str, field: str) -> None:
+    assert unsafe_field(spec(own)) == field
+
+
+@pytest.mark.parametrize("permitted", OwnParameters)
+def test_parameters_of_classes_may_say_everything_whatever_gateways_may(permitted: OwnParameters) -> None:
+    whole = parameters("{podTemplate: {priorityClassName: high}}", "all", "infra")
+    texts = (gateway_class(), whole, gateway(class_name="mine"))
+    assert deploy(*texts, own_parameters=permitted).pod()["spec"]["priorityClassName"] == "high"
+
+
+def test_what_gateways_may_not_say_holds_them_and_names_the_field() -> None:
+    texts = (gateway(own=True), parameters("{image: evil}"))
+    for permitted, named in ((OwnParameters.SAFE, "spec.image"), (OwnParameters.NONE, "classes only")):
+        world = deploy(*texts, own_parameters=permitted)
+        assert world.plan().held_by
+        assert world.objects() == {}
+        (finding,) = world.graph.rows(t.OUR_GATEWAYS)[Key("default", "gw")].findings
+        assert finding.code == "MG7005"
+        assert named in finding.message
