@@ -34,8 +34,10 @@ _TEXTS: Final = 3
 """Events about one object with one reason: what then still has another text is counted in the last of them."""
 _MOST: Final = 1000
 _TRIES: Final = 3
-_BURST: Final = 50.0
-_PER_SECOND: Final = 5.0
+_BURST: Final = 25.0
+_PER_SECOND: Final = 1.0
+"""New Events of one namespace: a tenant with much to be told about must not keep others from being told."""
+_NAMESPACES: Final = 4096
 _PACE: Final = Pace(at_once=2, floor=30.0, first_retry=1.0, longest_retry=30.0)
 
 # Limits of the API.
@@ -97,8 +99,7 @@ class EventWriter:
         self._observer = observer
         self._api_versions = {kind.name: kind.api_version for kind in (*PROXY_KINDS, *registry.kinds)}
         self._series: OrderedDict[_Topic, _Series] = OrderedDict()
-        self._tokens = _BURST
-        self._filled = now()
+        self._tokens: OrderedDict[str, tuple[float, datetime]] = OrderedDict()  # by namespace: how many, and when
         self.queue: Final = Queue[_Topic]("events", self._write, pace=pace, observer=observer, timer=timer)
 
     def publish(self, about: ObjectRef, reason: str, note: str, *, uid: str = "", warning: bool = True) -> None:
@@ -114,7 +115,7 @@ class EventWriter:
             series.count += 1
             series.last = now
             self._series.move_to_end(topic)
-        elif self._take_token(now):
+        elif self._take_token(about.namespace, now):
             self._series[topic] = _Series(now, uid, warning=warning)
         else:
             self._drop(reason)
@@ -140,14 +141,14 @@ class EventWriter:
                 return
             del self._series[topic]
 
-    def _take_token(self, now: datetime) -> bool:
-        elapsed = max(0.0, (now - self._filled).total_seconds())
-        self._tokens = min(_BURST, self._tokens + elapsed * _PER_SECOND)
-        self._filled = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+    def _take_token(self, namespace: str, now: datetime) -> bool:
+        tokens, filled = self._tokens.pop(namespace, (_BURST, now))
+        tokens = min(_BURST, tokens + max(0.0, (now - filled).total_seconds()) * _PER_SECOND)
+        taken = tokens >= 1
+        self._tokens[namespace] = (tokens - 1 if taken else tokens, now)
+        if len(self._tokens) > _NAMESPACES:
+            self._tokens.popitem(last=False)
+        return taken
 
     async def _write(self, topic: _Topic) -> Outcome:
         series = self._series.get(topic)

@@ -125,12 +125,24 @@ async def test_a_flood_is_cut_and_what_is_lost_is_counted() -> None:
         for number in range(200):
             told.writer.publish(ObjectRef("HTTPRoute", "shop", f"r{number}"), "Refused", "no")
         await settle()
-        assert told.counted == {"told": 50, "dropped": 150}
-        await told.timer.advance(2)
+        assert told.counted == {"told": 25, "dropped": 175}
+        await told.timer.advance(10)
         for number in range(200):
             told.writer.publish(ObjectRef("HTTPRoute", "shop", f"s{number}"), "Refused", "no")
         await settle()
-        assert told.counted == {"told": 60, "dropped": 340}
+        assert told.counted == {"told": 35, "dropped": 365}
+
+
+async def test_a_tenant_with_much_to_be_told_does_not_keep_others_from_being_told() -> None:
+    told = Told()
+    async with running(told.writer.run):
+        for number in range(200):
+            told.writer.publish(ObjectRef("HTTPRoute", "noisy", f"r{number}"), "Refused", "no")
+        told.writer.publish(ROUTE, "Refused", "the other tenant's")
+        told.writer.publish(ObjectRef("GatewayClass", "", "meshgw"), "Refused", "nobody's")
+        await settle()
+    assert told.notes[-2:] == ["the other tenant's", "nobody's"]
+    assert told.counted == {"told": 27, "dropped": 175}
 
 
 async def test_an_event_that_is_refused_is_dropped() -> None:
@@ -195,5 +207,7 @@ async def test_memory_is_bounded() -> None:
     told = Told()
     for number in range(5000):
         told.writer.publish(ObjectRef("HTTPRoute", "shop", f"r{number}"), "Refused", "no")
+        told.writer.publish(ObjectRef("HTTPRoute", f"n{number}", "r"), "Refused", "no")
         told.timer.now += 0.2
     assert len(told.writer._series) <= 1000
+    assert len(told.writer._tokens) <= 4096
