@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from meshgw.cli.controller import command
 from meshgw.cluster.serving import GIVEN_SECRET
 from meshgw.install.documents import class_documents, role_documents
+from meshgw.install.generate import CHARTS, list_values
 from meshgw.install.rules import Scope
 from meshgw.pipeline import list_kinds
 from tests.cluster.apiserver import ApiServer
@@ -130,14 +131,121 @@ def test_the_chart_goes_to_any_namespace() -> None:
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"namespace": ["a"]}, "namespace"),
-        ({"replicas": 0}, "replicas"),
-        ({"image": {"digest": "latest"}}, "digest"),
-        ({"namespaces": ["a"], "namespaceSelector": "a=b"}, "namespaces"),
+        ({"namespace": ["a"]}, "'namespace' not allowed"),
+        ({"replicas": 0}, "at '/replicas': minimum"),
+        ({"replicas": "two"}, "at '/replicas': got string, want integer"),
+        ({"image": {"digest": "latest"}}, "at '/image/digest'"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "'Always', 'IfNotPresent', 'Never'"),
+        ({"namespaces": ["A"]}, "at '/namespaces/0'"),
+        ({"namespaces": "a,b"}, "at '/namespaces': got string, want array"),
+        ({"secretNamespaces": ["a", "a"]}, "at '/secretNamespaces'"),
+        ({"namespaces": ["a"], "namespaceSelector": "a=b"}, "namespaces and namespaceSelector exclude each other"),
+        ({"istio": {"caAddress": "istiod"}}, "at '/istio/caAddress'"),
+        ({"istio": {"namespace": ""}}, "at '/istio/namespace'"),
+        ({"xdsCertificate": "mine"}, "'own', 'given'"),
+        ({"gatewayClasses": {"parameters": {"other": {"name": "p"}}}}, "'other' not allowed"),
+        ({"gatewayClasses": {"parameters": {"meshgw": {"namespace": "n"}}}}, "missing property 'name'"),
+        ({"extraEnv": [{"value": "b"}]}, "missing property 'name'"),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels: the chart sets app.kubernetes.io/name itself"),
+        ({"podDisruptionBudget": {"maxUnavailable": "one"}}, "at '/podDisruptionBudget/maxUnavailable'"),
+        ({"topologySpread": "Never"}, "'ScheduleAnyway', 'DoNotSchedule'"),
+        ({"metrics": {"serviceMonitor": {"interval": "soon"}}}, "at '/metrics/serviceMonitor/interval'"),
     ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 def test_values_that_are_mistakes_are_refused(values: dict[str, Any], complaint: str) -> None:
     assert complaint in _helm("meshgw", values, namespace="x", fails=True).stderr
+
+
+OTHERS: dict[str, Any] = {
+    "namespaces": ["a"],
+    "namespaceSelector": "a=b",
+    "clusterWideSecrets": True,
+    "secretNamespaces": ["a"],
+    "replicas": 1,
+    "image.repository": "x/y",
+    "image.tag": "t",
+    "image.digest": f"sha256:{'0' * 64}",
+    "image.pullPolicy": "Always",
+    "imagePullSecrets": ["a"],
+    "istio.namespace": "mesh",
+    "istio.caAddress": "a:1",
+    "istio.revision": "r",
+    "istio.clusterId": "c",
+    "istio.trustDomain": "td",
+    "proxyImage": "e",
+    "xdsCertificate": "given",
+    "gatewayClasses.create": False,
+    "gatewayClasses.parameters": {"meshgw-egress": {"name": "p"}},
+    "extraArgs": ["--no-mesh"],
+    "extraEnv": [{"name": "A"}],
+    "extraVolumes": [{"name": "a"}],
+    "extraVolumeMounts": [{"name": "a", "mountPath": "/a"}],
+    "resources": {"limits": {"cpu": 1}},
+    "podSecurityContext": {"runAsNonRoot": False},
+    "podLabels": {"a": "b"},
+    "podAnnotations": {"prometheus.io/scrape": "false"},
+    "priorityClassName": "p",
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "a"}],
+    "affinity": {"podAffinity": {}},
+    "topologySpread": "DoNotSchedule",
+    "serviceAccount.annotations": {"a": "b"},
+    "service.annotations": {"a": "b"},
+    "podDisruptionBudget.create": False,
+    "podDisruptionBudget.maxUnavailable": "50%",
+    "networkPolicy.create": True,
+    "metrics.serviceMonitor.create": True,
+    "metrics.serviceMonitor.labels": {"a": "b"},
+    "metrics.serviceMonitor.interval": "1m",
+}
+"""For every value another than its default."""
+MONITORED = {"metrics": {"serviceMonitor": {"create": True}}}
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    head, separator, rest = key.partition(".")
+    return {head: nested(rest, value) if separator else value}
+
+
+def test_every_value_is_documented_checked_and_has_an_effect() -> None:
+    chart = MANIFESTS / "charts" / "meshgw"
+    text = (chart / "values.yaml").read_text()
+    documented = {key: json.loads(default) for key, default, _meaning in list_values(text)}
+    assert set(documented) == set(OTHERS)
+    checked = set(leaves(json.loads((chart / "values.schema.json").read_text()), documented))
+    assert checked == {*documented, "global"}
+    plain, monitored = helm("meshgw"), helm("meshgw", MONITORED)
+    for key, value in OTHERS.items():
+        assert documented[key] != value
+        values = nested(key, value)
+        if key.startswith("metrics.serviceMonitor.") and not key.endswith("create"):
+            values["metrics"]["serviceMonitor"]["create"] = True
+            assert helm("meshgw", values) != monitored, key
+        else:
+            assert helm("meshgw", values) != plain, key
+
+
+def leaves(schema: dict[str, Any], whole: Collection[str], path: str = "") -> Iterator[str]:
+    """The dotted keys of a schema, down to those that are one value as a whole."""
+    for key, inner in schema["properties"].items():
+        if inner.get("properties") and f"{path}{key}" not in whole:
+            yield from leaves(inner, whole, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+def test_an_annotation_of_the_user_goes_before_ours() -> None:
+    objects = helm("meshgw", {"podAnnotations": {"prometheus.io/scrape": "false"}})
+    metadata = objects["Deployment", "meshgw-system", "meshgw"]["spec"]["template"]["metadata"]
+    assert metadata["annotations"] == {"prometheus.io/scrape": "false", "prometheus.io/port": "9090"}
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_helm_finds_nothing_to_say_of_a_chart(chart: str) -> None:
+    command = [executable("helm"), "lint", "--strict", "--quiet", MANIFESTS / "charts" / chart]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"HOME": "/nonexistent"})
+    assert (done.returncode, done.stdout.strip()) == (0, "")
 
 
 def test_values_reach_the_deployment() -> None:
