@@ -32,7 +32,7 @@ test-envoy: $(UV)  ## Only what talks to a real Envoy.
 test-cluster: $(UV)  ## Only what needs a real API server or cluster; builds both from Go modules when absent.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m '$(REAL)' tests
 
-cluster: $(UV)  ## A cluster with istiod on this machine, to try things on; prints how to use it.
+cluster: $(UV)  ## A cluster with istiod, meshgw and examples on this machine, to try things on; prints how to use it.
 	@$(RUN) python -m tests.cluster up
 
 cluster-down: $(UV)  ## Removes it.

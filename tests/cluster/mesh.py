@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshgw.api.meta import Key
-from meshgw.identity.istiod import IstiodClient
+from meshgw.identity.istiod import ISTIOD_NAME, IstiodClient
 from meshgw.identity.spiffe import SpiffeId
 from meshgw.kube.client import KubeSettings, connect
 from meshgw.kube.forward import get_from_pod
@@ -48,15 +48,7 @@ class Mesh:
 
     async def identity(self, namespace: str, account: str) -> Leaf:
         """Return a certificate that istiod signs for a ServiceAccount, which is made if need be."""
-        metadata = {"name": account, "namespace": namespace}
-        await self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-        address = await asyncio.to_thread(lambda: self.istiod.address)
-        client = IstiodClient(
-            address, roots=self._roots, token=self._token, cluster_id=CLUSTER_ID, server_name="istiod.istio-system.svc"
-        )
-        identity = SpiffeId(trust_domain="cluster.local", namespace=namespace, service_account=account)
-        issued = await client.fetch(identity)
-        return Leaf(issued.chain_pem, issued.private_key.reveal(), issued.roots_pem)
+        return await issue(self.istiod, namespace, account)
 
     async def echo(self, namespace: str, name: str, *, identity_of: str = "", **options: Any) -> Echo:
         """Deploy an echo server behind HBONE, with the certificate of its own account or of another."""
@@ -95,12 +87,24 @@ class Mesh:
         assert status == 200, body
         return json.loads(body)
 
-    async def _token(self, identity: SpiffeId) -> str:
-        mint = functools.partial(self.cluster.token, identity.namespace, identity.service_account, audience="istio-ca")
+
+async def issue(istiod: Istiod, namespace: str, account: str) -> Leaf:
+    """Return a certificate that istiod signs for a ServiceAccount, which is made if need be."""
+    cluster = istiod.cluster
+    metadata = {"name": account, "namespace": namespace}
+    await asyncio.to_thread(cluster.apply, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+
+    async def token(identity: SpiffeId) -> str:
+        mint = functools.partial(cluster.token, identity.namespace, identity.service_account, audience="istio-ca")
         return await asyncio.to_thread(mint)
 
-    async def _roots(self) -> bytes:
-        return await asyncio.to_thread(self.istiod.roots)
+    async def roots() -> bytes:
+        return await asyncio.to_thread(istiod.roots)
+
+    address = await asyncio.to_thread(lambda: istiod.address)
+    client = IstiodClient(address, roots=roots, token=token, cluster_id=CLUSTER_ID, server_name=ISTIOD_NAME)
+    issued = await client.fetch(SpiffeId(trust_domain="cluster.local", namespace=namespace, service_account=account))
+    return Leaf(issued.chain_pem, issued.private_key.reveal(), issued.roots_pem)
 
 
 @asynccontextmanager

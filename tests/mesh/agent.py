@@ -247,19 +247,11 @@ class NodeProxy:
         path, admin = self._folder / f"{pod.uid}.json", self._folder / f"{pod.uid}.sock"
         admin.unlink(missing_ok=True)
         path.write_text(json.dumps(bootstrap(pod.uid, discovery=self._socket, admin=admin)))
-        envoy: list[str | Path] = [
-            envoy_path(),
-            "-c",
-            path,
-            "-l",
-            "warning",
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-        ]
+        quiet = ["-l", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "100"]
+        envoy = [str(envoy_path()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", *quiet]
         with (self._folder / f"{pod.namespace}.{pod.name}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *launch.command(entering(namespace, [*envoy, "--file-flush-interval-msec", "100"])),
+                *launch.command(entering(namespace, envoy)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

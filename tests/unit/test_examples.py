@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from meshgw.diagnose.render import render_findings
 from meshgw.emit.dump import dump
 from meshgw.standalone.offline import evaluate
+from tests.rig.readme import walk
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "manifests" / "examples"
@@ -40,14 +40,14 @@ def test_an_example_explains_each_of_its_files(folder: Path) -> None:
 
 
 def test_the_walk_of_the_readme_uses_files_that_are_there() -> None:
-    commands = walk((ROOT / "README.md").read_text())
+    commands = walk()
     named = {word for command in commands for word in command.split() if word.startswith("manifests/")}
     assert [path for path in named if not (ROOT / path).exists()] == []
     assert {path.name for path in (EXAMPLES / "walk").glob("*.yaml")} <= {Path(path).name for path in named}
 
 
 def test_the_walk_shows_an_allowed_and_a_denied_request() -> None:
-    outcomes = {line.partition("# ")[2] for line in walk((ROOT / "README.md").read_text()) if " exec " in line}
+    outcomes = {line.partition("# ")[2] for line in walk() if " exec " in line}
     assert outcomes == {"StatusCode=200", "StatusCode=403"}
 
 
@@ -69,13 +69,6 @@ def test_the_policy_of_the_walk_decides_by_identity_and_method() -> None:
     configs = "".join(str(dump(resource)) for resource in found.resources(gateway))
     assert "spiffe://cluster.local/ns/shop/sa/frontend" in configs
     assert "service/shop/shop/80" in configs
-
-
-def walk(readme: str) -> list[str]:
-    """The commands of the README's walk, in order."""
-    part = readme.partition("<!-- walk")[2].partition("<!-- end of walk -->")[0]
-    blocks = re.findall(r"```sh\n(.*?)```", part, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line]
 
 
 def test_the_ambient_example_is_what_the_demo_runs() -> None:
