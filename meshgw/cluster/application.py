@@ -73,7 +73,13 @@ class Application:
         self.ready = asyncio.Event()
         """Set while this replica serves."""
         self.observations = Observations(
-            client, scope, self.registry, sink=self._see, owned_sink=self._see_owned, on_leave=self._leave
+            client,
+            scope,
+            self.registry,
+            sink=self._see,
+            owned_sink=self._see_owned,
+            on_leave=self._leave,
+            root=make_settings(settings).root_namespace,
         )
         self.facts = self.observations.facts
         self.workloads = Workloads(self.facts.poke)
@@ -110,6 +116,7 @@ class Application:
             registry=self.registry,
             controller=settings.controller_name,
             hold=self.leading.hold,
+            version=self.observations.watches.version_of,
             observer=self.metrics,
         )
         self.objects = ObjectWriter(
@@ -277,6 +284,9 @@ class Application:
                 {ref: new for ref, (_old, new) in delta.changed(out.PROXY_OBJECTS).items()},
                 {key: new for key, (_old, new) in delta.changed(t.PROXY_PLANS).items()},
             )
+            for name, (_old, new) in delta.changed(t.CLASSES).items():
+                if new is not None:
+                    self.facts.put(t.REMEMBERED_CLASSES, name, new)
         self.observations.follow(outcome, self.control.graph)
         if outcome.gateways:
             self._follow_gateways()

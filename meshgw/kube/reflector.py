@@ -132,6 +132,11 @@ class Reflector:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def version(self) -> str:
+        """The served version in which the kind is read, empty as long as there is none."""
+        return self._version
+
     async def run(self) -> None:
         """Keep up until cancelled."""
         while True:

@@ -54,6 +54,11 @@ class WatchSet:
         """All that is followed now."""
         return tuple(self._reflectors.values())
 
+    def version_of(self, kind: Kind) -> str:
+        """Return the served version in which a kind is read, empty if it is not."""
+        versions = (each.version for wanted, each in self._reflectors.items() if wanted.kind == kind.name)
+        return next(filter(None, versions), "")
+
     def follow(
         self,
         kind: Kind,
