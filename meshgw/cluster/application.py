@@ -73,13 +73,7 @@ class Application:
         self.ready = asyncio.Event()
         """Set while this replica serves."""
         self.observations = Observations(
-            client,
-            scope,
-            self.registry,
-            sink=self._see,
-            owned_sink=self._see_owned,
-            on_leave=self._leave,
-            root=make_settings(settings).root_namespace,
+            client, scope, self.registry, sink=self._see, owned_sink=self._see_owned, on_leave=self._leave
         )
         self.facts = self.observations.facts
         self.workloads = Workloads(self.facts.poke)
@@ -284,9 +278,6 @@ class Application:
                 {ref: new for ref, (_old, new) in delta.changed(out.PROXY_OBJECTS).items()},
                 {key: new for key, (_old, new) in delta.changed(t.PROXY_PLANS).items()},
             )
-            for name, (_old, new) in delta.changed(t.CLASSES).items():
-                if new is not None:
-                    self.facts.put(t.REMEMBERED_CLASSES, name, new)
         self.observations.follow(outcome, self.control.graph)
         if outcome.gateways:
             self._follow_gateways()
