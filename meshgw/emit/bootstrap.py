@@ -133,7 +133,8 @@ def _dynamic_resources(*, state_of_the_world: bool) -> dict[str, Any]:
 
 
 def _xds_cluster(address: str, credentials: XdsCredentials | None) -> dict[str, Any]:
-    http2 = {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
+    # A replica that is frozen, or whose node is gone, is left within 20 seconds.
+    http2 = {"connection_keepalive": {"interval": "10s", "timeout": "10s"}}
     protocol: dict[str, Any] = {
         "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": http2},
