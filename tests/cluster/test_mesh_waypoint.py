@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from meshgw.names import HBONE_PORT, LABEL_ISTIO_MANAGED
@@ -20,8 +21,9 @@ from tests.cluster.istiod import NAMESPACE, Istiod
 from tests.cluster.mesh import Mesh, gateway, route, run_mesh
 from tests.cluster.workloads import Echo, lines_of
 from tests.rig.certs import CertificateAuthority, Leaf, PrivateKey
-from tests.rig.clients import Response, Target
+from tests.rig.clients import Response, Target, request
 from tests.rig.hbone import HboneClient
+from tests.rig.load import Load
 from tests.rig.waiting import eventually
 
 pytestmark = [pytest.mark.timeout(420), pytest.mark.asyncio(loop_scope="module")]
@@ -248,8 +250,53 @@ async def accepts(waypoint: Waypoint, identity: Leaf) -> bool:
         return False
 
 
+class Edge:
+    """An ingress Gateway in the same namespace, in front of the same Service."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.target: Target = ("", 0)
+
+    async def deploy(self) -> None:
+        """Make it, with its route, and wait until it serves."""
+        listener = {"name": "http", "port": 80, "protocol": "HTTP"}
+        await self.mesh.apply(gateway(SPACE, "edge", self.mesh.controller.class_(), listener))
+        found = await self.mesh.programmed(SPACE, "edge")
+        self.target = self.mesh.cluster.reach(found["status"]["addresses"][0]["value"], 80)
+        await self.send_to("reviews")
+
+    async def send_to(self, service: str) -> None:
+        """Route all requests to a Service, and wait until a pod of it answers one."""
+        await self.mesh.apply(route(SPACE, "edge", {"name": "edge"}, {"/": service}))
+
+        async def is_answered() -> bool:
+            answer = await request(self.target, "/", within=10.0)
+            assert answer.status == 200, answer
+            return lines_of(answer.body.decode(), "Hostname")[0].startswith(f"{service}-")
+
+        await eventually(is_answered, what=f"{service} answers at the edge", within=30, interval=0.2)
+
+    async def signed_by(self, root: CertificateAuthority) -> bool:
+        """Whether the certificate with which it dials is of this root, and no other root is trusted."""
+        dump = await self.mesh.ask_proxy(SPACE, "edge", "/config_dump?resource=dynamic_active_secrets")
+        texts = {
+            entry["name"]: base64.b64decode(source["inline_bytes"])
+            for entry in dump["configs"]
+            for kind, field in (("tls_certificate", "certificate_chain"), ("validation_context", "trusted_ca"))
+            if (source := entry["secret"].get(kind, {}).get(field)) is not None
+        }
+        (own, *_between) = x509.load_pem_x509_certificates(texts["default"])
+        with contextlib.suppress(InvalidSignature, ValueError):
+            own.verify_directly_issued_by(root.certificate)
+            return x509.load_pem_x509_certificates(texts["ROOTCA"]) == [root.certificate]
+        return False
+
+
 async def test_no_request_fails_while_the_mesh_gets_another_root(waypoint: Waypoint) -> None:
+    """Neither at the waypoint nor at an ingress Gateway, which reaches the same pods by HBONE."""
     mesh = waypoint.mesh
+    edge = Edge(mesh)
+    await edge.deploy()
     istiod, friend = mesh.istiod, f"spiffe://cluster.local/ns/{SPACE}/sa/friend"
     old, new = await own_root(mesh), CertificateAuthority.create("the mesh's second root")
     both = old.root + new.root
@@ -261,7 +308,7 @@ async def test_no_request_fails_while_the_mesh_gets_another_root(waypoint: Waypo
     former = Leaf(of_old.chain, of_old.key, both)
     traffic = Traffic(waypoint, of_old)
     try:
-        async with running(traffic.run):
+        async with running(traffic.run), Load(edge.target, clients=1, pause=0.02, reuse=False) as load:
             await traffic.more()
             # The second root is trusted, and nothing is signed by it.
             await asyncio.to_thread(istiod.sign_with, old, new)
@@ -277,6 +324,7 @@ async def test_no_request_fails_while_the_mesh_gets_another_root(waypoint: Waypo
             await mesh.echo(SPACE, "reviews-late")
             await mesh.apply(reviews_route({"/": "reviews-late"}))
             await waypoint.answer("/", traffic.identity, pod="reviews-late-")
+            await edge.send_to("reviews-late")
             await traffic.more()
             # The first one is gone.
             assert await accepts(waypoint, former)
@@ -287,8 +335,11 @@ async def test_no_request_fails_while_the_mesh_gets_another_root(waypoint: Waypo
                 return not await accepts(waypoint, former)
 
             await eventually(is_refused, what="the first root is trusted no more", within=60)
+            await eventually(lambda: edge.signed_by(new), what="the ingress Gateway has the second only", within=60)
             await traffic.more()
+            await load.at_least(50)
     finally:
         await asyncio.to_thread(istiod.sign_with_its_own)
     assert traffic.failed == []
     assert traffic.done >= 80
+    assert (load.report.failed, load.report.samples) == (0, [])
