@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.envoy.waypoint_world import World, open_world
 from tests.rig.addresses import next_loopback
 from tests.rig.backends import Backends
 from tests.rig.certs import CertificateAuthority, authority
@@ -50,3 +51,10 @@ def ca() -> CertificateAuthority:
 def mesh_ca() -> CertificateAuthority:
     """The run's mesh root, which signs `tests.rig.certs.spiffe` identities."""
     return authority("mesh")
+
+
+@pytest.fixture
+async def world(backends: Backends) -> AsyncIterator[World]:
+    """A waypoint's mesh: an HTTP and a TCP service behind it."""
+    async with open_world(backends) as opened:
+        yield opened
