@@ -95,6 +95,7 @@ def test_controllers_make_default_accounts_and_remove_namespaces(start_apiserver
     space = server.create_namespace("passing")
     server.kubectl("wait", "--for=create", "-n", space, "serviceaccount/default", "configmap/kube-root-ca.crt")
     server.kubectl("delete", "namespace", space, "--timeout=30s")
+    assert server.request("GET", f"/api/v1/namespaces/{space}")[0] == 404
 
 
 _RUN = """

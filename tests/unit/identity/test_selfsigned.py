@@ -158,7 +158,10 @@ async def test_taken_address_is_an_os_error() -> None:
 
 
 async def test_leaving_a_ca_that_was_never_entered_does_nothing() -> None:
-    await EmbeddedCa(MeshAuthority()).__aexit__(None, None, None)
+    ca = EmbeddedCa(MeshAuthority(), tls=False)
+    await ca.__aexit__(None, None, None)
+    async with ca:
+        assert await _call(ca, token=ca.mint_token("edge", "gateway"))
 
 
 async def test_logs_and_reprs_hold_no_token_and_no_key() -> None:

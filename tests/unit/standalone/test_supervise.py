@@ -230,6 +230,7 @@ async def test_stopping_during_a_back_off_does_not_wait_for_it(watch: Watch) -> 
         await watched.until("died")
         await watched.supervisor.stop()
         await task
+    assert (watched.kinds.count("died"), watched.kinds[-1]) == (1, "died"), "nothing was started again"
 
 
 async def test_a_stop_before_the_start_starts_nothing(watch: Watch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,11 +89,18 @@ class Server:
         return [(item["controllerName"], item["parentRef"]["name"]) for item in entries]
 
 
-async def test_what_should_be_said_is_written_once() -> None:
+@asynccontextmanager
+async def following(status: Any = None, *, ref: ObjectRef = REF) -> AsyncIterator[Server]:
+    """Yield a server of one object, which the running writer has been shown."""
     server = Server()
-    server.put()
+    server.put(ref, status)
     async with running(server.writer.run):
-        server.show()
+        server.show(ref)
+        yield server
+
+
+async def test_what_should_be_said_is_written_once() -> None:
+    async with following() as server:
         server.want(route("gw"))
         await server.timer.advance(1)
         assert server.client.made == [f"PATCH {PATH}"]
@@ -104,10 +113,7 @@ async def test_what_should_be_said_is_written_once() -> None:
 
 
 async def test_a_change_before_the_echo_builds_on_the_answer() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.want(route("gw"))
         await settle()
         server.want(route("gw", "other"))
@@ -117,10 +123,7 @@ async def test_a_change_before_the_echo_builds_on_the_answer() -> None:
 
 
 async def test_a_conflict_waits_for_what_the_watch_shows() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.put(status={"parents": [entry("x", controller=OTHER)]})
         server.want(route("gw"))
         await server.timer.advance(60)
@@ -132,10 +135,7 @@ async def test_a_conflict_waits_for_what_the_watch_shows() -> None:
 
 
 async def test_an_object_made_anew_is_not_written_for_the_old_one() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.objects.clear()
         server.versions -= 1
         server.put()
@@ -146,10 +146,7 @@ async def test_an_object_made_anew_is_not_written_for_the_old_one() -> None:
 
 
 async def test_a_route_that_detaches_loses_our_entries_only() -> None:
-    server = Server()
-    server.put(status={"parents": [entry("x", controller=OTHER), entry("gw")]})
-    async with running(server.writer.run):
-        server.show()
+    async with following({"parents": [entry("x", controller=OTHER), entry("gw")]}) as server:
         await settle()
         assert server.client.made == [], "the commit may still say something about it"
         server.writer.desire({})
@@ -159,11 +156,8 @@ async def test_a_route_that_detaches_loses_our_entries_only() -> None:
 
 async def test_a_route_that_appears_with_our_status_keeps_it() -> None:
     """As when a kind is served again: nothing is cleared before it is known what there is to say."""
-    server = Server()
     accepted = [condition(message="", reason="Accepted"), condition("ResolvedRefs")]
-    server.put(status={"parents": [entry("gw", *accepted)]})
-    async with running(server.writer.run):
-        server.show()
+    async with following({"parents": [entry("gw", *accepted)]}) as server:
         await settle()
         server.want(route("gw"))
         await server.timer.advance(5)
@@ -172,11 +166,8 @@ async def test_a_route_that_appears_with_our_status_keeps_it() -> None:
 
 async def test_a_change_is_not_answered_with_what_was_said_before_it() -> None:
     """A write is due when a new generation is seen: it waits for the commit, and is the only one."""
-    server = Server()
-    server.put()
     newer = tuple(msgspec.structs.replace(c, observed_generation=2) for c in route("gw").parents[0].conditions)
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.want(route("gw"))
         await server.timer.advance(0.5)
         server.want(route("gw", "other"))
@@ -197,10 +188,7 @@ async def test_a_change_is_not_answered_with_what_was_said_before_it() -> None:
 
 
 async def test_an_object_that_is_gone_is_forgotten() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.want(route("gw"))
         await settle()
         server.objects.clear()
@@ -215,10 +203,7 @@ async def test_an_object_that_is_gone_is_forgotten() -> None:
 
 
 async def test_an_object_that_vanishes_under_the_write_is_no_trouble() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.objects.clear()
         server.want(route("gw"))
         await server.timer.advance(60)
@@ -226,12 +211,9 @@ async def test_an_object_that_vanishes_under_the_write_is_no_trouble() -> None:
 
 
 async def test_a_gateway_is_given_back_as_it_was() -> None:
-    server = Server()
     ref = ObjectRef("Gateway", "shop", "gw")
-    server.put(ref)
     accepted = Condition(type="Accepted", status=True, reason="Accepted", observed_generation=1)
-    async with running(server.writer.run):
-        server.show(ref)
+    async with following(ref=ref) as server:
         server.want(GatewayStatus(conditions=(accepted,)), ref)
         await server.timer.advance(2)
         assert server.objects[ref]["status"]["conditions"][0]["reason"] == "Accepted"
@@ -273,10 +255,7 @@ async def test_who_begins_to_lead_compares_everything_again() -> None:
 
 
 async def test_a_busy_object_is_written_once_a_second() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         for number in range(100):
             server.want(route(f"gw{number}"))
             await server.timer.advance(0.1)
@@ -286,13 +265,10 @@ async def test_a_busy_object_is_written_once_a_second() -> None:
 
 
 async def test_fields_that_the_server_does_not_know_are_not_sent_for_ever() -> None:
-    server = Server()
-    server.prunes = {"supportedFeatures"}
     ref = ObjectRef("GatewayClass", "", "meshgw")
-    server.put(ref)
     accepted = Condition(type="Accepted", status=True, reason="Accepted", observed_generation=1)
-    async with running(server.writer.run):
-        server.show(ref)
+    async with following(ref=ref) as server:
+        server.prunes = {"supportedFeatures"}
         server.want(ClassStatus(conditions=(accepted,), supported_features=("Gateway",)), ref)
         await server.timer.advance(2)
         for _ in range(5):
@@ -330,12 +306,9 @@ async def test_what_others_break_under_our_write_is_put_right() -> None:
 
 
 async def test_an_api_server_that_is_away_costs_time_only() -> None:
-    server = Server()
-    server.put()
-    plain = server.answer
-    server.client.answer = lambda _request: UnreachableError("away")
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
+        plain = server.answer
+        server.client.answer = lambda _request: UnreachableError("away")
         server.want(route("gw"))
         await server.timer.advance(60)
         assert 4 < len(server.client.made) < 10
@@ -354,22 +327,16 @@ async def test_kinds_without_a_status_of_ours_are_passed_over() -> None:
 
 
 async def test_the_end_writes_what_waits() -> None:
-    server = Server()
-    server.put()
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
         server.want(route("gw"))
         assert await server.writer.drain(5) == 0
     assert server.parents == [(OURSELVES, "gw")]
 
 
 async def test_a_refused_status_is_sent_again_when_it_is_another() -> None:
-    server = Server()
-    server.put()
-    plain = server.answer
-    server.client.answer = lambda _request: ApiError(422, "Invalid", "no")
-    async with running(server.writer.run):
-        server.show()
+    async with following() as server:
+        plain = server.answer
+        server.client.answer = lambda _request: ApiError(422, "Invalid", "no")
         server.want(route("gw"))
         await settle()
         server.client.answer = plain

@@ -346,7 +346,8 @@ async def test_a_connection_without_streams_is_let_go(certificate: Certificate) 
         reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=NAME)
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
         async with asyncio.timeout(DEADLINE):
-            await reader.read()
+            assert await reader.read() != b""  # its settings, perhaps a farewell
+        assert reader.at_eof()
         writer.close()
 
 
