@@ -173,6 +173,10 @@ class Access:
         """Install Istio's CRDs, and wait until they are served."""
         self._install(crds.istio())
 
+    def install_cert_manager(self) -> None:
+        """Install cert-manager's CRDs, without what acts on them, and wait until they are served."""
+        self._install(crds.cert_manager())
+
     def wait_defined(self) -> None:
         """Wait until a server that started with definitions serves them."""
         for group in seed.GROUPS:

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions of the Gateway API and of Istio, out of their pinned Go modules."""
+"""The CustomResourceDefinitions of the Gateway API, of Istio and of cert-manager, out of their pinned Go modules."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def istio() -> tuple[Definition, ...]:
     """Return Istio's CRDs."""
     charts = module_folder("istio", "istio.io/istio") / "manifests" / "charts"
     return _definitions([(charts / "base" / "files" / "crd-all.gen.yaml").read_text()])
+
+
+@cache
+def cert_manager() -> tuple[Definition, ...]:
+    """Return cert-manager's CRDs."""
+    folder = module_folder("certmanager", "github.com/cert-manager/cert-manager") / "deploy" / "crds"
+    return _definitions(path.read_text() for path in sorted(folder.glob("cert-manager.io_*.yaml")))
 
 
 def _definitions(files: Iterable[str]) -> tuple[Definition, ...]:

@@ -24,6 +24,7 @@ Document = dict[str, Any]
 Identity = tuple[str, str, str]
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
+CERTS = MANIFESTS.parent / "certs"
 PROGRAMS = ("helm",)
 """What is built before any test here runs."""
 
@@ -398,3 +399,21 @@ def test_an_api_server_takes_the_files_of_the_walk(apiserver: ApiServer) -> None
     assert {"gateway.gateway.networking.k8s.io/waypoint", "authorizationpolicy.security.istio.io/shop"} <= {
         line.split()[0] for line in said.splitlines()
     }
+
+
+def test_an_api_server_takes_the_samples_for_cert_manager(apiserver: ApiServer) -> None:
+    """By cert-manager's own definitions, strictly."""
+    apiserver.install_cert_manager()
+    for namespace in ("meshgw-system", "shop"):
+        apiserver.create_namespace(namespace)
+    said = apiserver.kubectl(
+        "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", CERTS / "cert-manager"
+    )
+    taken = [line.split()[0] for line in said.splitlines()]
+    assert sorted(taken) == [
+        "certificate.cert-manager.io/meshgw-xds-root",
+        "certificate.cert-manager.io/meshgw-xds-tls",
+        "certificate.cert-manager.io/shop-example-com",
+        "issuer.cert-manager.io/meshgw-xds",
+        "issuer.cert-manager.io/meshgw-xds-root",
+    ]

@@ -160,6 +160,12 @@ def test_objects_are_accepted(apiserver: ApiServer, path: Path) -> None:
     assert set(refused) == ({"Service"} if path.name in ONE_FAMILY else set()), refused
 
 
+def test_every_kind_of_object_is_among_them() -> None:
+    assert {item["kind"] for path in CASES for item in yaml.safe_load((path / "proxies.yaml").read_text())} == set(
+        PATHS
+    )
+
+
 @pytest.fixture(scope="module")
 def restricted(apiserver: ApiServer) -> str:
     """The path of pods in a namespace that forbids all that the restricted standard does."""
