@@ -48,10 +48,8 @@ from meshgw.xds.transport import tls_credentials
 
 _log = get_logger("app")
 
-_TOGETHER = 0.001
-"""Seconds for which a change waits for others that come with it."""
 _APART = 0.005
-"""Seconds between commits: in a burst, all that comes meanwhile is one."""
+"""Seconds between commits: in a burst, all that comes meanwhile is one. A change by itself waits for nothing."""
 _COUNT_AGAIN = 30.0
 """Seconds between counts of findings."""
 _AFTER_FAILURE = 5.0
@@ -225,7 +223,7 @@ class Application:
         last = clock()
         while True:
             await self.facts.changed.wait()
-            await asyncio.sleep(max(_TOGETHER, last + _APART - clock()))
+            await asyncio.sleep(max(0.0, last + _APART - clock()))
             await self.observations.anticipate(self.control.graph)
             try:
                 self._commit()
