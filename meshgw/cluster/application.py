@@ -276,6 +276,9 @@ class Application:
                 {ref: new for ref, (_old, new) in delta.changed(out.PROXY_OBJECTS).items()},
                 {key: new for key, (_old, new) in delta.changed(t.PROXY_PLANS).items()},
             )
+            for name, (_old, new) in delta.changed(t.CLASSES).items():
+                if new is not None:
+                    self.facts.put(t.REMEMBERED_CLASSES, name, new)
         self.observations.follow(outcome, self.control.graph)
         if outcome.gateways:
             self._follow_gateways()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from meshgw import names
 from meshgw.api import gateway as api
 from meshgw.api.meta import Key, ObjectRef
@@ -14,7 +16,7 @@ from meshgw.ir.status import Condition
 from meshgw.resolve.conditions import ACCEPTED, Problem, fails, holds
 from meshgw.resolve.parameters import INVALID_PARAMETERS, class_parameters
 from meshgw.resolve.settings import read_settings
-from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES
+from meshgw.resolve.tables import CLASSES, GATEWAY_CLASSES, REMEMBERED_CLASSES
 
 WELL_KNOWN = {
     names.CLASS_INGRESS: Role.INGRESS,
@@ -51,13 +53,27 @@ def resolve_class(view: View, _key: Key, row: api.GatewayClass) -> Iterable[tupl
 
 
 def find_class(view: View, name: str) -> GatewayClass | None:
-    """Return the class a Gateway names: declared, or one of the well-known ones that nobody has declared."""
+    """Return the class a Gateway names: declared, or one of the well-known ones, or as it was when it was declared.
+
+    A class is made anew to change its controllerName. Until it is back, or another controller's, proxies serve on.
+    """
     declared = view.get(CLASSES, name)
     if declared is not None:
         return declared
-    if name in WELL_KNOWN and view.get(GATEWAY_CLASSES, Key("", name)) is None:
-        return GatewayClass(name=name, role=WELL_KNOWN[name], conditions=(_undeclared(view),))
-    return None
+    if view.get(GATEWAY_CLASSES, Key("", name)) is not None:
+        return None
+    former = view.get(REMEMBERED_CLASSES, name)
+    if former is None:
+        if name not in WELL_KNOWN:
+            return None
+        former = GatewayClass(name=name, role=WELL_KNOWN[name], conditions=(holds(ACCEPTED, 0),))
+    if not _concerns_deployment_only(former.conditions[0]):
+        return former
+    return structs.replace(former, conditions=(_undeclared(view),), findings=())
+
+
+def _concerns_deployment_only(accepted: Condition) -> bool:
+    return accepted.status or accepted.reason == INVALID_PARAMETERS
 
 
 def parse_role(value: str) -> Role | None:

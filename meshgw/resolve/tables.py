@@ -31,6 +31,9 @@ IDENTITY_PROBLEMS: Table[Key, ir.IdentityProblem] = Table("identity-problems")
 WORKLOAD_CERTIFICATES: Table[Key, backend.WorkloadCertificate] = Table("workload-certificates")
 """By namespace and name of the ServiceAccount."""
 
+REMEMBERED_CLASSES: Table[str, ir.GatewayClass] = Table("remembered-classes")
+"""Classes of ours as they were last: they hold for Gateways while an object of the name does not exist."""
+
 GATEWAY_CLASSES: Table[Key, gateway.GatewayClass] = Table("gatewayclasses")
 GATEWAYS: Table[Key, gateway.Gateway] = Table("gateways")
 GATEWAY_PARAMETERS: Table[Key, meshgw.GatewayParameters] = Table("gatewayparameters")

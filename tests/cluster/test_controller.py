@@ -208,7 +208,22 @@ async def test_objects_become_traffic_through_envoys_that_prove_who_they_are(sit
         assert "gateway/one" not in log.read_text()
         async with site.envoy("two"):
             await eventually(lambda: _is(answers(ports["two"], "/only"), 200), what="two serves", within=20)
+
+        # A class is made anew to change what is fixed in it. Meanwhile its Gateways serve, and take changes.
+        class_ = site.controller.class_()
+        await asyncio.to_thread(site.access.kubectl, "delete", "gatewayclass", class_)
+        accepted = functools.partial(_accepted_because, site, "one")
+        await eventually(lambda: _is(accepted(), "Invalid"), what="the Gateway says that it has no class", within=15)
+        await site.apply(route(site.controller, "both", ["one", "two"], "/without"))
+        await eventually(lambda: _is(answers(ports["one"], "/without"), 200), what="an edit is live", within=5)
+        metadata = {"name": class_, "labels": {"meshgw.dev/role": "ingress"}}
+        again = {"apiVersion": GATEWAY_API, "kind": "GatewayClass", "metadata": metadata}
+        await site.apply({**again, "spec": {"controllerName": site.controller.controller_name}})
+        await eventually(lambda: _is(accepted(), "Accepted"), what="its class is back", within=15)
+        assert await answers(ports["one"], "/without") == 200
+
         text = (await site.controller.ask("/metrics", site.controller.metrics))[1]
+        assert "meshgw_xds_refused_streams_total{" not in text
         assert 'meshgw_token_reviews_total{outcome="accepted"}' in text
         assert "meshgw_leader 1.0" in text
 
@@ -334,6 +349,10 @@ async def test_an_istiod_that_is_away_is_a_condition_and_costs_the_rest_nothing(
         assert [address["type"] for address in found["status"]["addresses"]] == ["Hostname", "IPAddress"]
         text = (await controller.ask("/metrics", controller.metrics))[1]
         assert 'certificate_failures_total{code="UNAVAILABLE"' in text
+
+
+async def _accepted_because(site: Site, name: str) -> str:
+    return condition(await site.get("gateway", name), "Accepted")[1]
 
 
 async def _same(found: Any, wanted: Any) -> bool:

@@ -85,6 +85,10 @@ class Deployed:
     def remove(self, table: Any, name: str, namespace: str = "default") -> None:
         self._commit({table: {Key(namespace, name): None}})
 
+    def remember(self, name: str) -> None:
+        """Keep a class in mind as the controller does."""
+        self._commit({t.REMEMBERED_CLASSES: {name: self.graph.rows(t.CLASSES)[name]}})
+
     def _commit(self, batch: Any) -> None:
         assert self.graph.commit(batch).faults == ()
 

@@ -82,7 +82,9 @@ def certificate(ref: str = "{name: cert}", mode: str = "Terminate") -> str:
 
 
 def new_graph() -> Graph:
-    return Graph(sources=[t.SETTINGS, t.BINDINGS, t.WAYPOINT_SERVICES, *_KINDS.values()], steps=_STEPS)
+    return Graph(
+        sources=[t.SETTINGS, t.REMEMBERED_CLASSES, t.BINDINGS, t.WAYPOINT_SERVICES, *_KINDS.values()], steps=_STEPS
+    )
 
 
 def parse(text: str) -> dict[Table[Any, Any], dict[Any, Any]]:

@@ -42,6 +42,7 @@ KINDS: Mapping[str, Table[Any, Any]] = {
 }
 FACTS = (
     t.SETTINGS,
+    t.REMEMBERED_CLASSES,
     *KINDS.values(),
     t.BUNDLES,
     t.OUR_GATEWAYS,

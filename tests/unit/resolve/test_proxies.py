@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshgw.api.meta import Key, ObjectRef
+from meshgw.emit.tables import RESOURCES
 from meshgw.ir.gateway import Binding
 from meshgw.ir.proxy import Deploying, ProxyPort
 from meshgw.ir.status import GatewayStatus
@@ -64,6 +65,33 @@ def test_a_held_gateway_serves_on() -> None:
     world.remove(t.GATEWAY_PARAMETERS, "own")
     assert dict(world.graph.rows(t.LISTENERS)) == before
     assert all(row.serving for row in before.values())
+
+
+def test_gateways_serve_on_as_before_while_their_class_does_not_exist() -> None:
+    declared = gateway_class(labels="{meshgw.dev/role: egress}").split(", parametersRef")[0] + "}\n---\n"
+    world = deploy(declared, gateway(class_name="mine"))
+    before = dict(world.graph.rows(RESOURCES))
+    world.remember("mine")
+    world.remove(t.GATEWAY_CLASSES, "mine", "")
+    assert before
+    assert dict(world.graph.rows(RESOURCES)) == before
+    assert world.plan().deploying is Deploying.HELD, "its objects stay as they are"
+    assert reasons(status(world))["Accepted"] == "Invalid"
+
+    world.put(gateway("new", class_name="mine"))
+    assert world.plan("new").deploying is Deploying.HELD
+    assert world.objects("new") == {}, "nothing is made for a class that does not exist"
+
+    world.put(declared.replace("meshgw.dev/gateway-controller", "example.com/other"))
+    assert not world.graph.rows(t.OUR_GATEWAYS), "it is another's now"
+
+
+def test_a_class_that_was_refused_is_not_accepted_by_its_deletion() -> None:
+    declared = gateway_class(labels="{meshgw.dev/role: nonsense}").split(", parametersRef")[0] + "}\n---\n"
+    world = deploy(declared, gateway(class_name="mine"))
+    world.remember("mine")
+    world.remove(t.GATEWAY_CLASSES, "mine", "")
+    assert not world.graph.rows(t.OUR_GATEWAYS)[Key("default", "gw")].accepted
 
 
 def test_of_two_gateways_with_one_name_for_their_objects_the_older_one_has_them() -> None:
