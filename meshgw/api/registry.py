@@ -25,7 +25,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     ``versions`` lists the accepted ones, preferred first. ``optional`` kinds may be missing from a
     cluster. ``verbs`` is what the controller needs. A ``partial`` struct has only the fields that
     are read, so others are no mistake. In a ``strict`` kind, whose struct is a StrictResource, an
-    ignored field could widen access.
+    ignored field could widen access. Objects of a ``rooted`` kind in Istio's root namespace hold for
+    all namespaces, so they are read there wherever else nothing is.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     verbs: tuple[str, ...] = _READ
     partial: bool = False
     strict: bool = False
+    rooted: bool = False
 
     @property
     def api_version(self) -> str:
@@ -111,6 +113,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         struct=AuthorizationPolicy,
         optional=True,
         strict=True,
+        rooted=True,
     ),
     Kind(
         name="GatewayParameters",

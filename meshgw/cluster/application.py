@@ -71,8 +71,15 @@ class Application:
         self.ready = asyncio.Event()
         """Set while this replica serves."""
         self.observations = Observations(
-            client, scope, self.registry, sink=self._see, owned_sink=self._see_owned, on_leave=self._leave
+            client,
+            scope,
+            self.registry,
+            sink=self._see,
+            owned_sink=self._see_owned,
+            on_leave=self._leave,
+            root=make_settings(settings).root_namespace,
         )
+        self.metrics.watch_faults(self.observations.faults)
         self.facts = self.observations.facts
         self.workloads = Workloads(self.facts.poke)
         self.placing = ServicePlacing(self.workloads.shortfall)

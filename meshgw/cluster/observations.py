@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
+from meshgw import names
 from meshgw.api.registry import Registry
 from meshgw.cluster.facts import ClusterFacts
 from meshgw.cluster.scope import EVERYWHERE, SECRET, SECRETS_FOLLOW, Scope, follow_served, secret_namespaces
@@ -44,7 +45,8 @@ _OUTLINE: Final = (
 class Observations:
     """The watches of a replica: `sink` hears of objects that are facts, `owned_sink` of those of proxies.
 
-    `on_leave` gets a namespace that is not served any more before both hear of its objects as if they were gone.
+    `root` is Istio's root namespace. `on_leave` gets a namespace that is not served any more before both hear of its
+    objects as if they were gone.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Observations:
         sink: Sink,
         owned_sink: Sink,
         on_leave: Callable[[str], None],
+        root: str = names.DEFAULT_ROOT_NAMESPACE,
     ) -> None:
         secret = registry.by_name(SECRET)
         assert secret is not None  # noqa: S101 - the core's own kind
@@ -64,6 +67,7 @@ class Observations:
         self.owned = WatchSet(client, owned_sink)
         self._scope, self._registry, self._secret = scope, registry, secret
         self._on_leave = on_leave
+        self._root = root
         self._served: frozenset[str] = frozenset()
 
     async def run(self) -> None:
@@ -78,7 +82,8 @@ class Observations:
         if self._scope.selector is None:
             self._serve(self._scope.served(build_graph()))
         else:
-            follow_served(self.watches, (kind for kind in self._registry.kinds if not kind.namespaced), self._served)
+            unscoped = [kind for kind in self._registry.kinds if not kind.namespaced]
+            follow_served(self.watches, unscoped, self._served, root=self._root)
             await self.watches.settle()
             self._serve(self._scope.served(self._sketch(settings)))
         await self.watches.settle()
@@ -120,6 +125,10 @@ class Observations:
         """Return what could not be read."""
         return [*self.facts.problems(), *self.watches.problems, *self.owned.problems]
 
+    def faults(self) -> int:
+        """Return how often an object could not be taken in, which is a bug each time."""
+        return self.watches.faults + self.owned.faults
+
     async def _tell(self) -> None:
         """Log what may not be read, or is not there, once."""
         told: frozenset[Finding] = frozenset()
@@ -137,7 +146,7 @@ class Observations:
         left, self._served = self._served - served, served
         for namespace in sorted(left):
             self._on_leave(namespace)
-        follow_served(self.watches, self._registry.kinds, served)
+        follow_served(self.watches, self._registry.kinds, served, root=self._root)
         for kind in PROXY_KINDS:
             self.owned.follow(kind, None if EVERYWHERE in served else served, label_selector=SELECTOR)
 

@@ -57,11 +57,16 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def follow_served(watches: Following, kinds: Iterable[Kind], served: frozenset[str]) -> None:
-    """Follow all kinds but Secrets in the namespaces that are served, and those without namespaces everywhere."""
+def follow_served(watches: Following, kinds: Iterable[Kind], served: frozenset[str], *, root: str) -> None:
+    """Follow all kinds but Secrets in the namespaces that are served, and those without namespaces everywhere.
+
+    What holds for all namespaces from Istio's `root` namespace is followed there too: a policy that is not seen
+    denies nobody.
+    """
     for kind in kinds:
         if kind.name != SECRET:
-            watches.follow(kind, None if EVERYWHERE in served else served)
+            namespaces = served | {root} if kind.rooted else served
+            watches.follow(kind, None if EVERYWHERE in served else namespaces)
 
 
 def secret_namespaces(graph: Graph, served: frozenset[str]) -> frozenset[str]:

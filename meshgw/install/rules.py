@@ -45,7 +45,10 @@ class Reach(StrEnum):
     HOME = "home"
     """The controller's own namespace: its Lease and the CA of its xDS server."""
     MESH = "mesh"
-    """Istio's own namespace: its mesh configuration and roots; needed only where it is not a served namespace."""
+    """Istio's own namespace: its mesh configuration and roots, and what holds for all namespaces from there.
+
+    Needed only where it is not a served namespace.
+    """
 
     @property
     def role(self) -> str:
@@ -138,6 +141,7 @@ def _needed(reach: Reach, kinds: tuple[Kind, ...]) -> Iterable[_Need]:
             yield "coordination.k8s.io", "leases", ("get", "create", "patch"), ()
         case Reach.MESH:
             yield "", "configmaps", _READ, ()
+            yield from _of_kinds(kind for kind in kinds if kind.rooted)
 
 
 def _of_kinds(kinds: Iterable[Kind]) -> Iterable[_Need]:

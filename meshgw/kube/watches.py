@@ -37,6 +37,12 @@ class WatchSet:
         self._group: asyncio.TaskGroup | None = None
         self._hinted = False
         self._problems: dict[tuple[str, str], Finding] = {}
+        self._former_faults = 0
+
+    @property
+    def faults(self) -> int:
+        """How often the sink failed to take an object, ever."""
+        return self._former_faults + sum(reflector.faults for reflector in self._reflectors.values())
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -132,6 +138,7 @@ class WatchSet:
             task.cancel()  # it passes nothing on after this
         reflector = self._reflectors.pop(wanted)
         reflector.drop()
+        self._former_faults += reflector.faults
         reflector.synced.set()  # for those who wait for what nobody wants any more
         self._forget(wanted)
 

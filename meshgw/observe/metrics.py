@@ -29,6 +29,7 @@ class Metrics:
         self.faults = Counter("faults_total", "Rows whose computation failed, by table", ["table"], **labels)
         self.set_aside = Gauge("set_aside_facts", "What changed and could not be taken in", **labels)
         self.commit_failures = Counter("commit_failures_total", "Commits after which something is to be done", **labels)
+        self.untaken = Gauge("watch_faults", "Objects that were watched and could not be taken in", **labels)
         self.findings = Gauge("findings", "Findings in force, by level", ["level"], **labels)
         self.reloads = Counter("reloads_total", "Reloads of the input files", **labels)
         self.problems = Gauge("input_problems", "Problems of the input files", **labels)
@@ -112,6 +113,10 @@ class Metrics:
     def watch_queue(self, queue: str, oldest: Callable[[], float]) -> None:
         """Ask, whenever the metrics are read, for how many seconds the oldest object has waited."""
         self.waiting_seconds.labels(queue).set_function(oldest)
+
+    def watch_faults(self, faults: Callable[[], float]) -> None:
+        """Ask, whenever the metrics are read, how often a watched object could not be taken in."""
+        self.untaken.set_function(faults)
 
     def wrote(self, kind: str, verb: str) -> None:
         """Count a write to the API server."""

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from meshgw import features
+from meshgw.api.meta import Key
 from meshgw.cluster.application import Application
 from meshgw.cluster.scope import Scope
-from meshgw.config import ClusterSettings
+from meshgw.config import ClusterSettings, IstioSettings
 from meshgw.kube.client import KubeSettings, connect
 from meshgw.resolve import tables as t
+from meshgw.resolve.authorization import WORKLOADS_OF
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, condition
 from tests.rig.addresses import free_ports
@@ -55,13 +57,22 @@ async def test_an_object_that_no_commit_gets_past_does_not_end_the_controller(
         found = await asyncio.to_thread(apiserver.get, "-n", "poisoned", "events.events.k8s.io")
         return [(each["regarding"]["name"], each["reason"]) for each in found["items"]]
 
-    await asyncio.to_thread(apiserver.apply, edge("edge"), route("poison"))
+    root = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "poisoned-root"}}
+    ref = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": installation.class_()}
+    everywhere = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "everywhere", "namespace": "poisoned-root"},
+        "spec": {"action": "DENY", "targetRefs": [ref], "rules": [{"to": [{"operation": {"paths": ["/admin"]}}]}]},
+    }
+    await asyncio.to_thread(apiserver.apply, root)
+    await asyncio.to_thread(apiserver.apply, edge("edge"), route("poison"), everywhere)
     listens = [f"127.0.0.1:{port}" for port in free_ports(3)]
     settings = ClusterSettings(
         namespaces=("poisoned",),
         home="poisoned",
         controller_name=installation.controller_name,
-        istio=None,
+        istio=IstioSettings(root_namespace="poisoned-root", istiod="127.0.0.1:1"),
         xds_listen=listens[0],
         xds_address=listens[0],
         health_listen=listens[1],
@@ -74,6 +85,9 @@ async def test_an_object_that_no_commit_gets_past_does_not_end_the_controller(
         application = Application(settings, Scope(namespaces=settings.namespaces), client)
         running = tasks.create_task(application.run(stop))
         await eventually(application.ready.is_set, what="it serves, though the first commit met the object", within=30)
+        graph = application.control.graph
+        authorization = graph.rows(t.AUTHORIZATIONS)[Key("poisoned", "edge"), WORKLOADS_OF]
+        assert [policy.key.name for policy in authorization.policies] == ["everywhere"], "it holds from its namespace"
         await asyncio.to_thread(apiserver.apply, route("first"))
         await eventually(functools.partial(_is, told, "first", "True"), what="others are told", within=15)
         assert await told("poison") == ""

@@ -98,11 +98,12 @@ class Followed(dict[str, Collection[str] | None]):
 
 def test_every_kind_but_secrets_is_followed_where_it_is_served() -> None:
     followed = Followed()
-    follow_served(followed, KINDS.kinds, ALL)
+    follow_served(followed, KINDS.kinds, ALL, root="istio-system")
     assert set(followed) == {kind.name for kind in KINDS.kinds} - {SECRET}
     assert set(followed.values()) == {None}
-    follow_served(followed, KINDS.kinds, frozenset({"a", "b"}))
+    follow_served(followed, KINDS.kinds, frozenset({"a", "b"}), root="istio-system")
     assert followed["Pod"] == {"a", "b"}
+    assert followed["AuthorizationPolicy"] == {"a", "b", "istio-system"}, "it may hold for all from there"
 
 
 @pytest.mark.parametrize(

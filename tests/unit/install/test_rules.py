@@ -94,6 +94,12 @@ def test_named_namespaces_are_all_that_is_served() -> None:
     assert Grant(Reach.MESH, "istio-system") in held
 
 
+def test_what_holds_for_all_namespaces_is_read_where_istio_is() -> None:
+    allowed = _allowed(Reach.MESH)
+    assert {("security.istio.io", "authorizationpolicies", verb) for verb in ("list", "watch")} <= allowed
+    assert {resource for _group, resource, _verb in allowed} == {"authorizationpolicies", "configmaps"}
+
+
 def test_istios_namespace_is_granted_once() -> None:
     held = grants(Scope(namespaces=("istio-system",)))
     assert [grant for grant in held if grant.reach is Reach.MESH] == []
