@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from cryptography import x509
 
+from meshgw.cluster.identity import ROOTS_CONFIG_MAP, ROOTS_KEY
 from meshgw.cluster.proxies import REFUSED, collect
 from meshgw.install.rules import NAME, Grant, Reach, Scope, grants, rules
 from meshgw.kube.client import ApiError, Client, UnreachableError, resource_path
@@ -314,7 +315,7 @@ def _condition(item: Document, kind: str) -> Document | None:
 
 
 async def check_istiod(client: Client, question: Question) -> Sequence[Check]:
-    """The istiod of the mesh has ready endpoints, and has given its root to the controller's namespace."""
+    """The istiod of the mesh has ready endpoints, and its root is where the controller looks for it."""
     mesh = question.scope.mesh
     service = f"istiod-{question.revision}" if question.revision else "istiod"
     slices = await _list(
@@ -332,15 +333,16 @@ async def check_istiod(client: Client, question: Question) -> Sequence[Check]:
         state = ok("istiod", f"{mesh}/{service} has {len(ready)} ready endpoint{'s' * (len(ready) != 1)}")
     else:
         state = error("istiod", f"{mesh}/{service} has no ready endpoint", "install Istio, or name its namespace")
-    return [state, await _check_root(client, question.scope.home)]
+    return [state, await _check_root(client, mesh)]
 
 
-async def _check_root(client: Client, home: str) -> Check:
-    path = resource_path("v1", "configmaps", namespace=home, name="istio-ca-root-cert")
+async def _check_root(client: Client, mesh: str) -> Check:
+    """Judge the roots by which istiod is verified: those in its own namespace, where no tenant can put others."""
+    path = resource_path("v1", "configmaps", namespace=mesh, name=ROOTS_CONFIG_MAP)
     found = await _get(client, path)
     if found is None:
-        return error("mesh root", f"no ConfigMap {home}/istio-ca-root-cert", "istiod writes it: see its logs")
-    return judge_roots(str((found.get("data") or {}).get("root-cert.pem", "")), datetime.now(UTC))
+        return error("mesh root", f"no ConfigMap {mesh}/{ROOTS_CONFIG_MAP}", "istiod writes it: see its logs")
+    return judge_roots(str((found.get("data") or {}).get(ROOTS_KEY, "")), datetime.now(UTC))
 
 
 def judge_roots(pem: str, now: datetime) -> Check:
@@ -348,7 +350,7 @@ def judge_roots(pem: str, now: datetime) -> Check:
     try:
         roots = x509.load_pem_x509_certificates(pem.encode())
     except ValueError:
-        return error("mesh root", "the ConfigMap istio-ca-root-cert holds no certificate", "see istiod's logs")
+        return error("mesh root", f"the ConfigMap {ROOTS_CONFIG_MAP} holds no certificate", "see istiod's logs")
     valid = [root for root in roots if root.not_valid_before_utc <= now < root.not_valid_after_utc]
     if not valid:
         return error("mesh root", f"expired on {roots[-1].not_valid_after_utc:%Y-%m-%d}", "renew Istio's root")

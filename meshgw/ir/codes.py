@@ -385,8 +385,8 @@ _ROWS = (
         "MG9102",
         _E,
         "Wrong shape",
-        "A field has the wrong type or value.",
-        "Correct the field; the last good version of the object stays in force.",
+        "A field has the wrong type or value, or is too long or too deep to be read.",
+        "Correct it; until then the last good version of the object holds, or all of it but a value that is too long.",
     ),
     Code(
         "MG9103",

@@ -102,7 +102,7 @@ def make_whole(server: ApiServer) -> None:
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": "istio-ca-root-cert", "namespace": "meshgw-system"},
+            "metadata": {"name": "istio-ca-root-cert", "namespace": "istio-system"},
             "data": {"root-cert.pem": root(datetime.now(UTC), 3650)},
         },
         {
