@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,16 +16,16 @@ _NO_OBJECTS: Final = frozenset({"leases", "tokenreviews", "selfsubjectaccessrevi
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds from the start of the process until it was `ready`, and until it had nothing more to do (`quiet`).
+    """Seconds from the start of the process until it was `ready`, and until it had `written` the last that it had to.
 
     `served` is until a change made before the start was answered by Envoy, `programmed` until a Gateway changed before
-    the start was Programmed at that generation; None where none was changed. `cpu` is CPU seconds until it was quiet,
-    `resident` and `peak` are MiB then. `writes` counts the changes of objects by resource.
+    the start was Programmed at that generation; None where none was changed. Once there was silence for a while it had
+    taken `cpu` seconds, and `resident` MiB, at most `peak`. `writes` counts the changes of objects by resource.
     """
 
     endpoints: int
     ready: float
-    quiet: float
+    written: float | None = None
     served: float | None = None
     programmed: float | None = None
     cpu: float
@@ -61,6 +62,7 @@ class _Reference(msgspec.Struct, frozen=True):
 
 class _Event(msgspec.Struct, frozen=True, rename="camel"):
     verb: str
+    stage_timestamp: datetime | None = None
     user: _User = _User()
     object_ref: _Reference | None = None
 
@@ -71,6 +73,8 @@ class Audit:
     def __init__(self, path: Path, user: str) -> None:
         self._path, self._user = path, user
         self._read = 0
+        self.last: float | None = None
+        """When the latest change that was counted was done, in Unix seconds."""
 
     def writes(self) -> dict[str, int]:
         """Return how many changes of objects there were since the last call; a status counts for itself."""
@@ -85,4 +89,5 @@ class Audit:
                 continue
             if (ref := event.object_ref) is not None and ref.resource not in _NO_OBJECTS:
                 found[f"{ref.resource}/{ref.subresource}".rstrip("/")] += 1
+                self.last = event.stage_timestamp.timestamp() if event.stage_timestamp else None
         return dict(sorted(found.items()))

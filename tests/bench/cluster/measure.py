@@ -90,17 +90,15 @@ async def measure(size: int, *, kind: str, changes: int, warm: int = 5, crowd: i
     began = time.perf_counter()
     async with run_rig(size, kind) as rig:
         _say(f"{3 * size:,} objects are there after {time.perf_counter() - began:.0f} s")
-        began = time.perf_counter()
-        await rig.start()
-        first = await _live(rig, size, began)
-        _say(f"the controller has read and written all after {first.quiet:.1f} s")
+        first = await _live(rig, size)
+        _say(f"the controller has written all that there is to say after {first.written or 0.0:.1f} s")
         async with run_proxies(rig):
             endpoints = await _compare(rig, size, changes, warm, rig.endpoint_change)
             routes = await _compare(rig, size, changes, warm, rig.route_change)
             idle = await _idle(rig)
             after = usage(rig.pid).resident
             again = await _restart(rig, size)
-            _say(f"started again, all is as it should be after {again.quiet:.1f} s")
+            _say(f"started again, the Gateway is programmed after {again.programmed or 0.0:.1f} s")
             crowded = await _crowd(rig, size, crowd) if crowd else None
         await rig.end()
     return Run(
@@ -161,20 +159,22 @@ async def _compare(rig: Rig, size: int, samples: int, warm: int, kind: Callable[
     )
 
 
-async def _live(rig: Rig, endpoints: int, began: float) -> Life:
-    """Return the life of a controller that has just been started."""
+async def _live(rig: Rig, endpoints: int) -> Life:
+    """Start a controller and return its life."""
+    began = time.time()
+    await rig.start()
     await rig.controller.ready(within=PATIENCE)
-    ready = time.perf_counter() - began
+    ready = time.time() - began
     await rig.recorder.quiet(QUIET, within=PATIENCE)
-    used = usage(rig.pid)
+    used, writes = usage(rig.pid), rig.audit.writes()
     return Life(
         endpoints=endpoints,
         ready=round(ready, 2),
-        quiet=round(time.perf_counter() - began - QUIET, 2),
+        written=round(rig.audit.last - began, 2) if writes and rig.audit.last else None,
         cpu=used.cpu,
         resident=used.resident,
         peak=used.peak,
-        writes=rig.audit.writes(),
+        writes=writes,
     )
 
 
@@ -199,11 +199,10 @@ async def _restart(rig: Rig, size: int) -> Life:
         return time.perf_counter()
 
     began = time.perf_counter()
-    await rig.start()
     async with asyncio.TaskGroup() as tasks:
+        life = tasks.create_task(_live(rig, size))
         at = tasks.create_task(programmed())
         answer = tasks.create_task(rig.prober.read(Answer))
-        life = tasks.create_task(_live(rig, size, began))
     return msgspec.structs.replace(
         life.result(),
         served=round(answer.result().at / 1e9 - began, 2),
@@ -221,9 +220,7 @@ async def _crowd(rig: Rig, size: int, crowd: int) -> Life:
         document["endpoints"] = [one, *({**one, "addresses": [address]} for address in others)]
         await rig.objects.patch(document)
     rig.audit.writes()
-    began = time.perf_counter()
-    await rig.start()
-    return await _live(rig, size * crowd, began)
+    return await _live(rig, size * crowd)
 
 
 async def _idle(rig: Rig) -> float:

@@ -75,8 +75,8 @@ def render(results: Results) -> str:
                     "Ready",
                     "Programmed",
                     "Served",
-                    "Nothing left to do",
-                    "CPU until then",
+                    "All written",
+                    "CPU",
                     "Memory",
                     "Peak",
                     "Statuses of routes written",
@@ -169,9 +169,9 @@ _LIVES = """
 ## Starting
 
 From the start of the process: until the replica is *ready*; until a Gateway that was changed while there was no
-controller is *Programmed* again, and a route that was changed then is *served* by Envoy; and until there is nothing
-left to do, with the CPU time until then and the resident memory after it. *First* is a cluster whose objects no
-controller has seen, so that every status has to be written; there the proxy starts later.
+controller is *Programmed* again, and a route that was changed then is *served* by Envoy; and until the last write to
+the API server is done. CPU time and resident memory are those once nothing has been sent for a while. *First* is a
+cluster whose objects no controller has seen, so that every status has to be written.
 """
 
 _MEMORY = """
@@ -216,7 +216,7 @@ def _life_rows(run: Run) -> Iterator[tuple[str, ...]]:
 
 
 def _life_cells(life: Life) -> Iterator[str]:
-    for seconds in (life.ready, life.programmed, life.served, life.quiet, life.cpu):
+    for seconds in (life.ready, life.programmed, life.served, life.written, life.cpu):
         yield "" if seconds is None else f"{seconds:.1f} s"
     for size in (life.resident, life.peak):
         yield f"{size:.0f} MiB"

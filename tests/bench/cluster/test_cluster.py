@@ -49,7 +49,8 @@ def test_the_first_event_of_a_version_counts() -> None:
 def test_writes_are_those_of_one_user_to_objects_since_the_last_look(tmp_path: Path) -> None:
     def line(user: str, verb: str, resource: str, subresource: str = "") -> bytes:
         reference = {"resource": resource, **({"subresource": subresource} if subresource else {})}
-        return json.dumps({"verb": verb, "user": {"username": user}, "objectRef": reference}).encode() + b"\n"
+        event = {"verb": verb, "user": {"username": user}, "objectRef": reference}
+        return json.dumps({**event, "stageTimestamp": "2026-01-01T00:00:00.250000Z"}).encode() + b"\n"
 
     log = tmp_path / "audit.log"
     log.write_bytes(
@@ -65,6 +66,7 @@ def test_writes_are_those_of_one_user_to_objects_since_the_last_look(tmp_path: P
     with log.open("ab") as more:
         more.write(line("us", "patch", "services")[20:] + line("us", "patch", "services"))
     assert audit.writes() == {"services": 2}
+    assert audit.last == 1767225600.25
     assert audit.writes() == {}
 
 
@@ -97,7 +99,7 @@ def comparison(*, p50: float = 4.0, p99: float = 9.0, low: float = 1.0, written:
 
 def life(*, endpoints: int = 1_000, resident: float = 140.0, written: int = 1) -> Life:
     writes = {"httproutes/status": written}
-    return Life(endpoints=endpoints, ready=2.0, quiet=4.0, cpu=3.0, resident=resident, peak=resident, writes=writes)
+    return Life(endpoints=endpoints, ready=2.0, written=4.0, cpu=3.0, resident=resident, peak=resident, writes=writes)
 
 
 def results_of(
