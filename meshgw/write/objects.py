@@ -22,7 +22,17 @@ from meshgw.kube.errors import ApiError
 from meshgw.kube.paths import path_of
 from meshgw.kube.seen import Seen
 from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver, outcome_of
-from meshgw.write.workload import ANNOTATION_CONTROLLER, PROXY_KINDS, Found, OwnedObject, Problem, find
+from meshgw.write.workload import (
+    ANNOTATION_APPLIED,
+    ANNOTATION_CONTROLLER,
+    PROXY_KINDS,
+    Found,
+    OwnedObject,
+    Problem,
+    find,
+    fingerprint,
+    is_in_force,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +77,7 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 class _Applied(NamedTuple):
-    """What was applied, and what came of it."""
+    """What is in force, and the object that says so: whoever applied it, since its digest tells what was applied."""
 
     body: bytes
     digest: bytes
@@ -76,12 +86,14 @@ class _Applied(NamedTuple):
 class _Object:
     """What is known of one object."""
 
-    __slots__ = ("applied", "found", "row")
+    __slots__ = ("applied", "found", "row", "unjudged")
 
     def __init__(self) -> None:
         self.row: ProxyObject | None = None
         self.found: Found | None = None
         self.applied: _Applied | None = None
+        self.unjudged: OwnedObject | None = None
+        """All of what was found, as long as it may be that nothing has to be applied to it."""
 
 
 _answer_of = msgspec.json.Decoder(_Answer).decode
@@ -126,10 +138,12 @@ class ObjectWriter:
                 known = known or self._objects.setdefault(ref, _Object())
                 version = item.observed.resource_version
                 known.found = find(ref.kind, item.object, uid=item.observed.uid, resource_version=version)
+                judged = known.applied is not None and known.applied.digest == known.found.digest
+                known.unjudged = None if judged else item.object
                 self.queue.mark(ref, fresh=False)
                 self._mark_workloads(ref)
             elif item.observed is None and known is not None:
-                known.found = known.applied = None
+                known.found = known.applied = known.unjudged = None
                 if not self._forget(ref, known):
                     self.queue.mark(ref, fresh=False)
 
@@ -163,15 +177,13 @@ class ObjectWriter:
             del self._plans[gateway]
         for ref in [each for each in self._objects if each.namespace == namespace]:
             known = self._objects.pop(ref)
-            known.row = known.found = known.applied = None
+            known.row = known.found = known.applied = known.unjudged = None
 
     async def run(self) -> None:
         """Write until cancelled: while this replica leads, and not before the first commit of all that there is."""
         for gateway in list(self._problems):
             del self._problems[gateway]
             self._report(gateway, ())
-        for known in self._objects.values():
-            known.applied = None
         await self.queue.run(sorted(self._objects, key=_turn))
 
     async def drain(self, within: float) -> int:
@@ -201,7 +213,8 @@ class ObjectWriter:
         if ref.kind in _WORKLOADS and not self._has_account(ref, row):
             return Outcome.IDLE
         found = known.found
-        if found is not None and known.applied == (row.body, found.digest):
+        if found is not None and (known.applied == (row.body, found.digest) or self._judge(known, row, found)):
+            self._settle(row.gateway, ref, None)
             return Outcome.IDLE
         try:
             # What does not carry our label is not watched, but may be there all the same.
@@ -222,11 +235,22 @@ class ObjectWriter:
             return Outcome.REFUSED
         known.applied = _Applied(row.body, after.digest)
         if known.found is found:
+            known.unjudged = None
             known.found = after
             self._mark_workloads(ref)
         if known.row is row:
             self._settle(row.gateway, ref, None)
         return Outcome.WRITTEN
+
+    def _judge(self, known: _Object, row: ProxyObject, found: Found) -> bool:
+        """Whether a row is in force already, as after a restart or with a new leader; takes note of it."""
+        seen, known.unjudged = known.unjudged, None
+        if seen is None or found.controller != self._controller or not found.is_of(_owner_of(row)):
+            return False
+        if not is_in_force(seen, row.body):
+            return False
+        known.applied = _Applied(row.body, found.digest)
+        return True
 
     def _has_account(self, ref: ObjectRef, row: ProxyObject) -> bool:
         """Return whether the ServiceAccount as which a workload runs is of the same Gateway: nobody else's is used."""
@@ -269,7 +293,8 @@ class ObjectWriter:
         body: dict[str, Any] = msgspec.json.decode(row.body)
         precondition = {"resourceVersion": _NEVER} if there is None else {"uid": there.uid}
         metadata = body["metadata"]
-        annotations = {**metadata.get("annotations", {}), ANNOTATION_CONTROLLER: self._controller}
+        ours = {ANNOTATION_CONTROLLER: self._controller, ANNOTATION_APPLIED: fingerprint(row.body)}
+        annotations = {**metadata.get("annotations", {}), **ours}
         body["metadata"] = {**metadata, "annotations": annotations, **precondition}
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
         encoded = msgspec.json.encode(body)

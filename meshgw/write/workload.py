@@ -18,6 +18,8 @@ SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGER}"
 """What the objects' watches select by label."""
 ANNOTATION_CONTROLLER: Final = "meshgw.dev/controller"
 """The name of the controller that applied an object last: there may be several installations in a cluster."""
+ANNOTATION_APPLIED: Final = "meshgw.dev/applied"
+"""A digest of what was applied last."""
 
 _ABSENT: Final = Raw(b"")
 _COUNTED: Final = ("deployment.kubernetes.io/", "deprecated.daemonset.")
@@ -114,6 +116,54 @@ def find(kind: str, found: OwnedObject, *, uid: str, resource_version: str) -> F
     )
 
 
+def fingerprint(body: bytes) -> str:
+    """Return a digest of what is applied."""
+    return blake2b(body, digest_size=8).hexdigest()
+
+
+def is_in_force(found: OwnedObject, body: bytes) -> bool:
+    """Whether to apply `body` would change nothing: it was applied last, and nobody changed what it says.
+
+    False also for what the API server writes in another way, such as quantities: applying that once more is harmless.
+    """
+    metadata = found.metadata
+    if metadata.annotations.get(ANNOTATION_APPLIED) != fingerprint(body):
+        return False
+    wanted: dict[str, Any] = msgspec.json.decode(body)
+    of_metadata = wanted.pop("metadata")
+    labels, annotations = of_metadata.get("labels", {}), of_metadata.get("annotations", {})
+    owners = msgspec.convert(of_metadata.get("ownerReferences", []), tuple[OwnerReference, ...])
+    there = {name: msgspec.json.decode(raw) for name, raw in _contents(found) if raw}
+    return (
+        labels.items() <= metadata.labels.items()
+        and annotations.items() <= metadata.annotations.items()
+        and owners == metadata.owner_references
+        and all(_holds(there.get(name), part) for name, part in wanted.items() if name not in {"apiVersion", "kind"})
+    )
+
+
+def _holds(found: Any, wanted: Any) -> bool:
+    """Whether all that is wanted is there; others may have added fields, but no items of lists."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(_holds(found.get(name), part) for name, part in wanted.items())
+    if isinstance(wanted, list):
+        same = isinstance(found, list) and len(found) == len(wanted)
+        return same and all(map(_holds, found, wanted))
+    return bool(found == wanted)
+
+
+def _contents(found: OwnedObject) -> list[tuple[str, bytes]]:
+    """Return the fields of an object that are applied, by their names in JSON."""
+    return [
+        ("spec", bytes(found.spec)),
+        ("data", bytes(found.data)),
+        ("binaryData", bytes(found.binary_data)),
+        ("immutable", bytes(found.immutable)),
+        ("automountServiceAccountToken", bytes(found.automount_service_account_token)),
+        ("imagePullSecrets", bytes(found.image_pull_secrets)),
+    ]
+
+
 def _digest(found: OwnedObject) -> bytes:
     """Return a digest of all but the status and what the API server counts and notes by itself."""
     metadata = found.metadata
@@ -122,17 +172,7 @@ def _digest(found: OwnedObject) -> bytes:
         sorted(item for item in metadata.annotations.items() if not item[0].startswith(_COUNTED)),
         metadata.owner_references,
         metadata.deletion_timestamp,
-        *(
-            msgspec.json.decode(raw) if raw else None
-            for raw in (
-                bytes(found.spec),
-                bytes(found.data),
-                bytes(found.binary_data),
-                bytes(found.immutable),
-                bytes(found.automount_service_account_token),
-                bytes(found.image_pull_secrets),
-            )
-        ),
+        *(msgspec.json.decode(raw) if raw else None for _name, raw in _contents(found)),
     )
     return blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).digest()
 

@@ -411,15 +411,47 @@ async def test_who_does_not_lead_asks_and_writes_nothing() -> None:
         assert cluster.client.made == []
 
 
-async def test_who_begins_to_lead_applies_everything_once() -> None:
+async def test_who_begins_to_lead_applies_what_is_not_in_force() -> None:
     cluster = Cluster()
     cluster.put(body())
     cluster.show()
     cluster.want(body(), plan=plan())
-    for turns in (1, 2):
+    for _turn in (1, 2):
         async with running(cluster.writer.run):
             await cluster.timer.advance(60)
-        assert cluster.writes == [APPLY] * turns
+        assert cluster.writes == [APPLY]
+    cluster.show()
+    # The next one applies nothing that it finds in force, but what was changed while nobody led, or is another now.
+    for changed, wanted, writes in (
+        (body(), body(), []),
+        (body(replicas=3), body(), [APPLY]),
+        (body(), body(replicas=3), [APPLY]),
+    ):
+        cluster.put(changed)
+        follower = Cluster()
+        follower.objects, follower.version = cluster.objects, cluster.version
+        follower.show()
+        follower.want(wanted, plan=plan())
+        async with running(follower.writer.run):
+            await follower.timer.advance(60)
+        assert follower.writes == writes
+        cluster.want(body())
+
+
+async def test_what_another_controller_applied_last_is_applied_even_if_it_is_the_same() -> None:
+    cluster = Cluster()
+    async with running(cluster.writer.run):
+        cluster.want(body(), plan=plan())
+        await cluster.timer.advance(2)
+    annotations = cluster.objects[CONFIG_MAP]["metadata"]["annotations"] | {"meshgw.dev/controller": "meshgw.dev/other"}
+    cluster.put(body(), annotations=annotations)
+    follower = Cluster()
+    follower.objects, follower.version = cluster.objects, cluster.version
+    follower.show()
+    follower.want(body(), plan=plan())
+    async with running(follower.writer.run):
+        await follower.timer.advance(60)
+    assert follower.writes == [APPLY]
 
 
 async def test_problems_end_with_the_lead() -> None:
@@ -534,6 +566,7 @@ async def test_a_namespace_that_is_served_no_longer_keeps_what_is_there() -> Non
         await cluster.timer.advance(60)
         assert cluster.writes == [APPLY]
         assert cluster.writer._objects == {}
+        cluster.put(body(replicas=3))
         cluster.want(body(), plan=plan())
         cluster.show()
         await cluster.timer.advance(60)
