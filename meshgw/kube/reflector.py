@@ -51,6 +51,9 @@ _SELECTED: Final[Mapping[type[Resource], str]] = {
 IDLE: Final = 150.0
 """Seconds of silence after which a watch is opened again; an API server sends a bookmark each minute."""
 
+_AWAY: Final = 5.0
+"""Longest wait for an API server that is not reached: what changed meanwhile is soon known once it is back."""
+
 _LISTING: Final = 60.0
 _WATCH: Final = 300.0
 _BRIEF: Final = 1.0
@@ -121,11 +124,13 @@ class Reflector:
         self._reader = Reader(kind)
         self._rows = Rows()
         self._backoff = Backoff(self._clock)
+        self._away = Backoff(self._clock, most=_AWAY)
         self._log = _log.bind(kind=kind.name, namespace=namespace)
         self._outlives = not is_built_in(kind) and (kind.strict or not kind.optional)
         self._streams = True
         self._leaving = False
         self._nameless = False
+        self._doubtful = False
         self._version = ""
         self._position = ""
 
@@ -151,10 +156,11 @@ class Reflector:
                 # Who ignores the wish for a streaming list never ends it.
                 self._streams = self._streams and bool(self._position)
             except (UnreachableError, AccessError) as error:
-                if not self._backoff.failures:
+                if not self._away.failures:
                     self._log.info("the API server is not reached", error=str(error))
                 self.failure = str(error)
-                await self._clock.sleep(self._backoff.next())
+                self._doubtful = self._doubtful or self._away.failures > 0  # more than a broken connection
+                await self._clock.sleep(self._away.next())
 
     def drop(self) -> None:
         """Tell the sink that all objects are gone, for one who follows them no longer."""
@@ -166,6 +172,8 @@ class Reflector:
     async def _turn(self) -> None:
         if not self._version:
             await self._find()
+        elif self._position and self._doubtful:
+            await self._verify()
         elif self._position:
             await self._watch()
         elif self._streams:
@@ -197,6 +205,7 @@ class Reflector:
     def _refused(self, error: ApiError) -> float:
         """Take a refusal; return the seconds to wait."""
         self._log.info("the API server refuses", error=str(error))
+        self._away.reset()
         self.refusal = error.status
         if error.status == 404:
             self._version = self._position = ""
@@ -230,6 +239,18 @@ class Reflector:
                 await self._complete(found, page.metadata.resource_version)
                 return
             after = {"continue": page.metadata.continue_}
+
+    async def _verify(self) -> None:
+        """Give up a position that the API server has not reached yet: its store was put back to an earlier state.
+
+        It would take the watch, and be silent until it comes there.
+        """
+        query = {**self._selectors, "limit": "1"}
+        body = await self._client.request("GET", self._path, query=query, accept=METADATA_LIST, timeout=_LISTING)
+        if is_older(self._reader.page(body).metadata.resource_version, self._position):
+            self._log.warning("the API server is in an earlier state than before, and is read anew")
+            self._position = ""
+        self._doubtful = False
 
     async def _stream(self) -> None:
         """List by a watch that begins with all objects, and go on watching."""
@@ -282,6 +303,7 @@ class Reflector:
                     continue
                 silent = False
                 self._backoff.reset()
+                self._away.reset()
                 events, error = self._events(batch)
                 if events:
                     yield events
@@ -342,7 +364,9 @@ class Reflector:
         self._rows.settle()
         self._pass_on(changed)
         self._position = version
+        self._doubtful = False
         self._backoff.reset()
+        self._away.reset()
         self._settle()
         self.lists += 1
         self.synced.set()

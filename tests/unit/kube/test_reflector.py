@@ -169,12 +169,37 @@ async def test_refused_watch_backs_off_more_and_more_and_starts_anew(world: Worl
 
 async def test_watch_that_ends_at_once_backs_off(world: World) -> None:
     _start(world)
-    world.script.on("resourceVersion=")
-    world.script.on("resourceVersion=")
-    world.script.on("resourceVersion=", event("ADDED", config_map("c", 12)), HANG)
+    world.script.on("resourceVersion=10")
+    world.script.on("resourceVersion=10")
+    world.script.on("limit=1 ", {"metadata": {"resourceVersion": "10"}, "items": []})
+    world.script.on("resourceVersion=10", event("ADDED", config_map("c", 12)), HANG)
     async with running(world):
         await world.has(a="5", b="7", c="12")
     assert world.clock.waits == [0.2, 0.4]
+    assert world.reflector.lists == 1
+
+
+async def test_server_that_comes_back_in_an_earlier_state_is_read_anew(world: World) -> None:
+    """It takes a watch from a version that it has not reached, and is silent until it does."""
+    _start(world, CUT)
+    world.script.on("resourceVersion=10", CUT)
+    world.script.on("limit=1 ", {"metadata": {"resourceVersion": "9"}, "items": []})
+    world.script.on("sendInitialEvents", event("ADDED", config_map("a", 3)), bookmark(9, end=True), HANG)
+    async with running(world):
+        await world.has(a="3")
+    assert world.watched() == ["list", "10", "list"]
+
+
+async def test_server_that_is_away_is_tried_again_every_few_seconds(world: World) -> None:
+    _start(world, CUT)
+    for _ in range(8):
+        world.script.on("limit=1 ", CUT)
+    world.script.on("resourceVersion=10", CUT)
+    world.script.on("limit=1 ", {"metadata": {"resourceVersion": "10"}, "items": []})
+    world.script.on("resourceVersion=10", event("ADDED", config_map("c", 12)), HANG)
+    async with running(world):
+        await world.has(a="5", b="7", c="12")
+    assert max(world.clock.waits) == 5.0
 
 
 async def test_wish_of_the_server_to_wait_is_met(world: World) -> None:
