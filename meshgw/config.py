@@ -54,6 +54,8 @@ class IstioSettings(msgspec.Struct, frozen=True, kw_only=True):
     revision: str = ""
     root_namespace: str = names.DEFAULT_ROOT_NAMESPACE
     cluster_id: str = "Kubernetes"
+    network: str = ""
+    """What Istio calls the network of this cluster's pods; "" leaves that to Istio."""
     trust_domain: str = ""
     """"" is what Istio's mesh configuration says."""
     trust_domain_aliases: tuple[str, ...] = ()
@@ -85,6 +87,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     istio: IstioSettings | None = IstioSettings()
     """None: Gateways are part of no mesh."""
     proxy_image: str = names.PROXY_IMAGE
+    dual_stack: bool = False
+    """Whether pods have IPv6 addresses, alone or beside IPv4."""
     own_parameters: str = "any"
     """What Gateways may say by GatewayParameters of their own: any, safe or none."""
     xds_listen: str = "0.0.0.0:18000"

@@ -26,6 +26,7 @@ LABEL_SERVICE_ACCOUNT = "meshgw.dev/service-account"
 LABEL_USE_WAYPOINT = "istio.io/use-waypoint"
 LABEL_USE_WAYPOINT_NAMESPACE = "istio.io/use-waypoint-namespace"
 LABEL_WAYPOINT_FOR = "istio.io/waypoint-for"
+LABEL_NETWORK = "topology.istio.io/network"
 LABEL_TUNNEL = "networking.istio.io/tunnel"
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 ANNOTATION_REDIRECTION = "ambient.istio.io/redirection"
@@ -49,6 +50,10 @@ LISTENER_CONNECT_ORIGINATE = "connect_originate"
 STATE_PEER_PRINCIPAL = "io.istio.peer_principal"
 STATE_LOCAL_PRINCIPAL = "io.istio.local_principal"
 STATE_CONNECT_AUTHORITY = "io.istio.connect_authority"
+
+ANY_IPV4 = "0.0.0.0"  # noqa: S104 - inside a pod
+ANY_ADDRESS = "::"
+"""All addresses of both families, where Envoy is told to be compatible with IPv4."""
 
 REGEX_PROGRAM_SIZE = 1000
 """Largest RE2 program that is accepted; every Envoy is started with this as `re2.max_program_size.error_level`."""

@@ -46,6 +46,14 @@ def _split(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option("--revision", default="", help="Istio's revision.")
 @click.option("--root-namespace", default="istio-system", show_default=True, help="Istio's namespace.")
 @click.option("--cluster-id", default="Kubernetes", show_default=True, help="What istiod calls this cluster.")
+@click.option("--network", default="", help="What Istio calls the network of the pods (default: Istio's choice).")
+@click.option(
+    "--ip-families",
+    type=click.Choice(["auto", "ipv4", "dual"]),
+    default="auto",
+    show_default=True,
+    help="Of pods: `dual` also where they have IPv6 only; `auto` goes by the controller's own addresses.",
+)
 @click.option("--trust-domain", default="", help="Of the mesh (default: what Istio's configuration says).")
 @click.option("--trust-domain-alias", multiple=True, callback=_split, help=f"A former trust domain. {_MANY}")
 @click.option("--cluster-domain", default="cluster.local", show_default=True, help="DNS suffix of Services.")
@@ -124,7 +132,14 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
+def _everywhere(listen: str, *, dual_stack: bool) -> str:
+    """Return an address to listen on; all of IPv4 become all of both families where pods have both."""
+    host, _, port = listen.rpartition(":")
+    return f"[::]:{port}" if dual_stack and host == "0.0.0.0" else listen  # noqa: S104 - what it is called
+
+
 def _settings(options: dict[str, Any]) -> Any:
+    from meshgw.cluster.families import has_ipv6  # noqa: PLC0415 - slow to import
     from meshgw.config import ClusterSettings, IstioSettings  # noqa: PLC0415 - slow to import
 
     istio = IstioSettings(
@@ -132,9 +147,12 @@ def _settings(options: dict[str, Any]) -> Any:
         revision=options["revision"],
         root_namespace=options["root_namespace"],
         cluster_id=options["cluster_id"],
+        network=options["network"],
         trust_domain=options["trust_domain"],
         trust_domain_aliases=options["trust_domain_alias"],
     )
+    families = options["ip_families"]
+    dual_stack = has_ipv6() if families == "auto" else families == "dual"
     defaults = ClusterSettings()
     return ClusterSettings(
         kubeconfig=options["kubeconfig"],
@@ -148,11 +166,12 @@ def _settings(options: dict[str, Any]) -> Any:
         istio=istio if options["mesh"] else None,
         proxy_image=options["proxy_image"] or defaults.proxy_image,
         own_parameters=options["gateway_parameters"],
-        xds_listen=options["xds_listen"],
+        dual_stack=dual_stack,
+        xds_listen=_everywhere(options["xds_listen"], dual_stack=dual_stack),
         xds_address=options["xds_address"],
         xds_secret=options["xds_secret"],
-        health_listen=options["health_listen"],
-        metrics_listen=options["metrics_listen"],
+        health_listen=_everywhere(options["health_listen"], dual_stack=dual_stack),
+        metrics_listen=_everywhere(options["metrics_listen"], dual_stack=dual_stack),
         proxies_listen=options["proxies_listen"],
         leader_election=not options["no_leader_election"],
         lease_name=options["lease_name"],

@@ -60,7 +60,8 @@ async def _serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host.strip("[]") or None, int(port))
+        address = host.strip("[]")
+        site = web.TCPSite(runner, None if address in {"", "::"} else address, int(port))  # None: both families
         await site.start()
         yield int(runner.addresses[0][1])
     finally:

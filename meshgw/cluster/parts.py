@@ -27,6 +27,8 @@ def make_settings(settings: ClusterSettings) -> Settings:
         mesh=istio is not None,
         deploys=True,
         proxy_image=settings.proxy_image,
+        dual_stack=settings.dual_stack,
+        network=istio.network if istio else "",
         own_parameters=OwnParameters(settings.own_parameters),
         xds_address=settings.dialled,
     )

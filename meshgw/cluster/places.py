@@ -62,7 +62,11 @@ class ServicePlacing:
         """Return the bindings that must change."""
         before = graph.rows(t.BINDINGS)
         rows = graph.rows(t.OUR_GATEWAYS)
-        after = {key: self._bind(graph, row, before.get(key)) for key, row in rows.items()}
+        bind = names.ANY_ADDRESS if read_settings(graph).dual_stack else names.ANY_IPV4
+        after = {
+            key: msgspec.structs.replace(self._bind(graph, row, before.get(key)), bind=bind)
+            for key, row in rows.items()
+        }
         gone: dict[Key, Binding | None] = dict.fromkeys(before.keys() - after.keys())
         return gone | {key: binding for key, binding in after.items() if before.get(key) != binding}
 

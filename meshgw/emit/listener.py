@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from meshgw import names
 from meshgw.emit.action import NO_CLUSTER
 from meshgw.emit.chains import tcp_chains
 from meshgw.emit.hcm import access_log
@@ -64,9 +65,10 @@ def emit_port(
 
 
 def address(host: str, port: int, *, udp: bool = False) -> Address:
-    """A socket address."""
+    """A socket address; `::` means all addresses of both families."""
     protocol = SocketAddress.UDP if udp else SocketAddress.TCP
-    return Address(socket_address=SocketAddress(protocol=protocol, address=host, port_value=port))
+    both = host == names.ANY_ADDRESS
+    return Address(socket_address=SocketAddress(protocol=protocol, address=host, port_value=port, ipv4_compat=both))
 
 
 def listener_filter(name: str, config: Message) -> ListenerFilter:

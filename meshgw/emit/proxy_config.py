@@ -55,7 +55,7 @@ def digest_of(config_map: Mapping[str, Any]) -> str:
 def _bootstrap(plan: ProxyPlan, settings: Settings, credentials: XdsCredentials) -> Bootstrap:
     envoy = plan.parameters.envoy
     service = plan.parameters.service
-    both = service is not None and "IPv6" in (service.ip_families or ())
+    both = settings.dual_stack or (service is not None and "IPv6" in (service.ip_families or ()))
     options: dict[str, Any] = {}
     if envoy is not None and envoy.max_connections is not None:
         options["max_connections"] = envoy.max_connections

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from meshgw import names
-from meshgw.ir.gateway import Role
+from meshgw.ir.gateway import Role, Settings
 from meshgw.ir.proxy import ProxyPlan, label_value
 
 ANNOTATION_GATEWAY_NAME: Final = "meshgw.dev/gateway-name"
@@ -32,11 +32,18 @@ def build_metadata(kind: str, plan: ProxyPlan) -> dict[str, Any]:
     return metadata
 
 
-def pod_metadata(plan: ProxyPlan, annotations: Mapping[str, str]) -> dict[str, Any]:
+def pod_metadata(plan: ProxyPlan, settings: Settings, annotations: Mapping[str, str]) -> dict[str, Any]:
     """Return the metadata of the pods, with some annotations that are the pods' own."""
     template = plan.parameters.pod_template
     own_labels, own_annotations = (template.labels, template.annotations) if template is not None else ({}, {})
-    labels = {**own_labels, **plan.labels, **common_labels(plan), **_POD_LABELS, **_unbound(plan)}
+    labels = {
+        **own_labels,
+        **plan.labels,
+        **common_labels(plan),
+        **_POD_LABELS,
+        **_unbound(plan),
+        **_network(settings),
+    }
     scraping = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(names.METRICS_PORT),
@@ -61,6 +68,11 @@ def common_labels(plan: ProxyPlan) -> dict[str, str]:
         "app.kubernetes.io/part-of": "meshgw",
         names.LABEL_MANAGED_BY: _FIELD_MANAGER,
     }
+
+
+def _network(settings: Settings) -> dict[str, str]:
+    """Return what tells Istio the network of pods, if anything is to be told."""
+    return {names.LABEL_NETWORK: settings.network} if settings.network else {}
 
 
 # The proxy speaks HBONE itself: neither a node proxy nor a sidecar may come between.

@@ -48,7 +48,7 @@ def build_pod_template(plan: ProxyPlan, settings: Settings, bootstrap: str) -> d
         "imagePullSecrets": template.image_pull_secrets,
     }
     return {
-        "metadata": pod_metadata(plan, {ANNOTATION_BOOTSTRAP: bootstrap}),
+        "metadata": pod_metadata(plan, settings, {ANNOTATION_BOOTSTRAP: bootstrap}),
         "spec": {name: value for name, value in spec.items() if value not in (None, {}, (), [], "")},
     }
 

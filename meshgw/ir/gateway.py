@@ -61,6 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether endpoints may be loopback or link-local addresses: standalone only; elsewhere they reach the proxy."""
     deploys: bool = False
     """Whether proxies are Kubernetes objects that are made for each Gateway: in a cluster, not standalone."""
+    dual_stack: bool = False
+    """Whether pods have IPv6 addresses, alone or beside IPv4: then proxies listen on all addresses of both families."""
+    network: str = ""
+    """What Istio calls the network of the pods; "" leaves that to Istio."""
     own_parameters: OwnParameters = OwnParameters.ANY
     proxy_image: str = names.PROXY_IMAGE
     """Envoy's image, best with a digest (`image@sha256:...`)."""

@@ -8,7 +8,9 @@ import httpcore
 import pytest
 
 from tests.envoy.gateway import GROUP, Document, gateway, listener, namespace, resource, route, serve, service, site, to
+from tests.rig.addresses import free_port
 from tests.rig.backends import Backends
+from tests.rig.clients import request
 
 
 def allowing(**namespaces: Any) -> Document:
@@ -144,3 +146,10 @@ async def test_two_gateways_keep_their_routes_apart(loopback: str, backends: Bac
     routes = [route([to("a")], name="mine"), route([to("b")], name="theirs", parents=[{"name": "other"}])]
     async with site(loopback, backends, gateway(), other, *routes) as served:
         assert await served.pods(3) == ["a"] * 3
+
+
+async def test_a_listener_of_both_families_is_reached_by_both(backends: Backends) -> None:
+    port, pod = free_port(), await backends.echo("a")
+    async with serve("::", gateway(listener(port=port)), route([to("a")]), service("a", pod.address)):
+        for host in ("127.0.0.1", "::1"):
+            assert (await request((host, port), host="site.test")).status == 200

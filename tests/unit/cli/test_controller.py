@@ -61,6 +61,19 @@ def run(*arguments: str, **environment: str) -> Result:
         ((), {"namespaces": (), "home": "meshgw-system", "leader_election": True, "istio": IstioSettings()}),
         (("--namespaces", "a,b", "--namespaces", "c"), {"namespaces": ("a", "b", "c")}),
         (("--no-mesh", "--no-leader-election"), {"istio": None, "leader_election": False}),
+        (
+            ("--ip-families", "dual", "--metrics-listen", "127.0.0.1:1"),
+            {
+                "dual_stack": True,
+                "xds_listen": "[::]:18000",
+                "health_listen": "[::]:8081",
+                "metrics_listen": "127.0.0.1:1",
+            },
+        ),
+        (
+            ("--ip-families", "ipv4", "--network", "east"),
+            {"dual_stack": False, "xds_listen": "0.0.0.0:18000", "istio": IstioSettings(network="east")},
+        ),
         (("--gateway-parameters", "safe"), {"own_parameters": "safe"}),
         (("--xds-address", "[fd00::1]:1", "--home", "here"), {"dialled": "[fd00::1]:1", "home": "here"}),
         (

@@ -15,11 +15,10 @@ NOBODY = cast("Client", None)
 
 
 def test_the_pipeline_knows_the_mesh_and_where_proxies_dial() -> None:
-    settings = ClusterSettings(
-        home="gateways", own_parameters="none", istio=IstioSettings(trust_domain="td", root_namespace="mesh")
-    )
+    istio = IstioSettings(trust_domain="td", root_namespace="mesh", network="east")
+    settings = ClusterSettings(home="gateways", own_parameters="none", dual_stack=True, istio=istio)
     made = make_settings(settings)
-    assert made.own_parameters is OwnParameters.NONE
+    assert (made.own_parameters, made.dual_stack, made.network) == (OwnParameters.NONE, True, "east")
     assert (made.deploys, made.mesh, made.trust_domain, made.root_namespace) == (True, True, "td", "mesh")
     assert made.xds_address == "meshgw.gateways.svc:18000"
     apart = make_settings(ClusterSettings(istio=None))

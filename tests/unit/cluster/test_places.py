@@ -197,6 +197,13 @@ def test_a_proxy_that_does_not_run_programs_nothing(
     assert world.programmed[0] is bool(addressed)
 
 
+@pytest.mark.parametrize(("dual_stack", "bind"), [(False, "0.0.0.0"), (True, "::")])
+def test_proxies_listen_in_the_families_that_pods_have(world: World, bind: str, *, dual_stack: bool) -> None:
+    world.control.commit({t.SETTINGS: {t.SINGLE: Settings(deploys=True, dual_stack=dual_stack)}})
+    world.put(gateway(), service(ingress=[{"ip": "192.0.2.7"}]))
+    assert world.control.binding(GATEWAY).bind == bind
+
+
 def test_only_what_moves_is_bound_anew(world: World) -> None:
     world.put(gateway(), service(ingress=[{"ip": "192.0.2.7"}]))
     assert world.placing.place(world.control.graph) == {}
