@@ -23,7 +23,12 @@ def command() -> None:
     """Gather the verbs about proxies."""
 
 
-@command.command("list", help="List the connected proxies of all replicas. Exit code 1 when one refused something.")
+@command.command(
+    "list",
+    help="""List the connected proxies of all replicas.
+
+    Exit code 1 when a proxy refused something, 3 when not all replicas could be asked.""",
+)
 @cluster_options
 @output_option()
 def list_(*, kubeconfig: str, context: str, system_namespace: str, output: str) -> None:
@@ -31,10 +36,18 @@ def list_(*, kubeconfig: str, context: str, system_namespace: str, output: str) 
     from meshgw.cluster.proxies import REFUSED, collect, render  # noqa: PLC0415 - slow to import
 
     found = ask(kubeconfig, context, lambda client: collect(client, system_namespace))
-    _write(render(found), output, nothing=f"no controller runs in {system_namespace}" if not found else "no proxies")
-    states = (share.state for proxies in found.values() for proxy in proxies for share in proxy.services.values())
+    if not found.told and not found.silent:
+        click.echo(f"error: no controller runs in {system_namespace}; see --system-namespace", err=True)
+        raise SystemExit(EXIT_UNREACHABLE)
+    if found.told:
+        _write(render(found.told), output, nothing="no proxies")
+    for cause in found.silent.values():
+        click.echo(f"error: {cause}", err=True)
+    states = (share.state for proxies in found.told.values() for proxy in proxies for share in proxy.services.values())
     if REFUSED in states:
         raise SystemExit(EXIT_FINDINGS)
+    if found.silent:
+        raise SystemExit(EXIT_UNREACHABLE)
 
 
 @command.command(

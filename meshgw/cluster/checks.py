@@ -375,17 +375,21 @@ async def check_proxies(client: Client, question: Question) -> Sequence[Check]:
     except (ApiError, UnreachableError) as problem:
         checks.append(warn("proxies in sync", f"cannot be seen: {problem}", "pods/portforward must be allowed"))
         return checks
-    connected = [proxy for proxies in found.values() for proxy in proxies]
+    connected = [proxy for proxies in found.told.values() for proxy in proxies]
     refusing = sorted({
         proxy.name for proxy in connected if any(share.state == REFUSED for share in proxy.services.values())
     })  # fmt: skip
     names = {proxy.name for proxy in connected}
     absent = sorted(name for pod in pods if (name := pod["metadata"]["name"]) not in names and _runs(pod))
+    if found.silent:  # they may have the proxies that are missing
+        absent = []
+        look = f"kubectl -n {question.scope.home} get pods"
+        checks.append(warn("proxies in sync", f"not all seen: {'; '.join(found.silent.values())}", look))
     if refusing:
         checks.append(error("proxies in sync", f"refused something: {', '.join(refusing)}", "meshgw proxy list"))
     if absent:
         checks.append(error("proxies in sync", f"run without a controller: {', '.join(absent)}", "see their logs"))
-    if not refusing and not absent:
+    if not refusing and not absent and not found.silent:
         behind = sum(not proxy.is_synced for proxy in connected)
         checks.append(ok("proxies in sync", f"{len(connected) - behind} in sync, {behind} being updated"))
     return checks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ import msgspec
 from meshgw.api.meta import Key
 from meshgw.diagnose.proxy_config import NOTHING, Sheet
 from meshgw.emit.resource import SHORT_NAMES
-from meshgw.kube.client import Client, UnreachableError, resource_path
+from meshgw.kube.client import ApiError, Client, UnreachableError, resource_path
 from meshgw.kube.forward import get_from_pod
 from meshgw.xds.proxy import ProxyState, TypeState
 
@@ -116,23 +117,43 @@ class _Pods(msgspec.Struct):
     items: list[_Item] = []
 
 
-async def collect(client: Client, home: str) -> dict[str, tuple[Connected, ...]]:
-    """Return what each replica in the namespace tells; raises `ApiError`, `UnreachableError` if one does not answer."""
-    port = int(LISTEN.rpartition(":")[2])
+class Gathered(msgspec.Struct, frozen=True, kw_only=True):
+    """What the replicas tell, by their pods, and why others tell nothing."""
+
+    told: Mapping[str, tuple[Connected, ...]]
+    silent: Mapping[str, str] = {}
+
+
+async def collect(client: Client, home: str) -> Gathered:
+    """Return what each replica in the namespace tells; a pod that is gone meanwhile is none.
+
+    Raises `ApiError` if replicas may not be asked, `UnreachableError` if the API server does not answer.
+    """
     query = {"labelSelector": CONTROLLERS, "fieldSelector": "status.phase=Running"}
     pods = msgspec.json.decode(
         await client.request("GET", resource_path("v1", "pods", namespace=home), query=query), type=_Pods
     )
-    found = {}
-    for name in sorted(item.metadata.name for item in pods.items):
-        status, body = await get_from_pod(client, Key(home, name), port, PATH, within=10.0)
-        if status != 200:
-            raise UnreachableError(f"{home}/{name} answers {status}")
-        try:
-            found[name] = msgspec.json.decode(body, type=tuple[Connected, ...])
-        except msgspec.DecodeError as error:
-            raise UnreachableError(f"{home}/{name} does not tell of its proxies: {error}") from None
-    return found
+    names = sorted(item.metadata.name for item in pods.items)
+    answers = await asyncio.gather(*(_ask(client, Key(home, name)) for name in names), return_exceptions=True)
+    told, silent = {}, {}
+    for name, answer in zip(names, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            told[name] = answer
+        elif isinstance(answer, UnreachableError) or (isinstance(answer, ApiError) and answer.status >= 500):
+            silent[name] = str(answer)
+        elif not (isinstance(answer, ApiError) and answer.status == 404):
+            raise answer
+    return Gathered(told=told, silent=silent)
+
+
+async def _ask(client: Client, pod: Key) -> tuple[Connected, ...]:
+    status, body = await get_from_pod(client, pod, int(LISTEN.rpartition(":")[2]), PATH, within=10.0)
+    if status != 200:
+        raise UnreachableError(f"{pod} answers {status}")
+    try:
+        return msgspec.json.decode(body, type=tuple[Connected, ...])
+    except msgspec.DecodeError as error:
+        raise UnreachableError(f"{pod} does not tell of its proxies: {error}") from None
 
 
 def render(found: Mapping[str, Iterable[Connected]]) -> Sheet:

@@ -33,6 +33,7 @@ class Node:
     def __init__(self) -> None:
         self.ports: dict[int, int] = {}
         self.pods: list[str] = []
+        self.gone: set[str] = set()
         self.authorized = True
         self.speaks: tuple[str, ...] = (PROTOCOL,)
         self.split = 1 << 16
@@ -60,6 +61,8 @@ class Node:
         self.tokens.append(request.headers.get("Authorization", ""))
         if not self.authorized:
             return web.json_response({"kind": "Status", "reason": "Forbidden"}, status=403)
+        if request.match_info["pod"] in self.gone:
+            return web.json_response({"kind": "Status", "reason": "NotFound"}, status=404)
         opened = web.WebSocketResponse(protocols=self.speaks)
         await opened.prepare(request)
         port = int(request.query["ports"])

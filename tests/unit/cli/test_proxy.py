@@ -93,7 +93,15 @@ def test_the_list_fails_when_a_proxy_refused_something(tmp_path: Path, state: st
 
 def test_an_installation_without_controller_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "list")
-    assert (done.exit_code, done.output) == (0, "no controller runs in meshgw-system\n")
+    assert (done.exit_code, done.output) == (
+        3,
+        "error: no controller runs in meshgw-system; see --system-namespace\n",
+    )
+
+
+def test_a_replica_that_does_not_answer_is_named_beside_what_others_tell(tmp_path: Path) -> None:
+    done = run(tmp_path, "list", pods=("meshgw-1",), says=b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", port=8082)
+    assert (done.exit_code, done.output) == (3, "error: meshgw-system/meshgw-1 answers 500\n")
 
 
 def test_a_controller_without_proxies_says_so(tmp_path: Path) -> None:

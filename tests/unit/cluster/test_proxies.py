@@ -14,6 +14,7 @@ from meshgw.cluster.proxies import (
     UNUSED,
     WAITING,
     Connected,
+    Gathered,
     Share,
     collect,
     describe,
@@ -21,7 +22,7 @@ from meshgw.cluster.proxies import (
     serve_proxies,
 )
 from meshgw.emit.resource import CLUSTER, LISTENER, ROUTE_CONFIGURATION, SECRET
-from meshgw.kube.client import UnreachableError
+from meshgw.kube.client import ApiError
 from meshgw.xds.proxy import ProxyState, TypeState
 from tests.rig.clients import request
 from tests.rig.forwarding import Node, program
@@ -92,8 +93,26 @@ async def test_all_replicas_are_asked_through_the_api_server(tmp_path: Path) -> 
     ):
         node.ports[8082] = port
         found = await collect(client, "meshgw-system")
-    assert list(found) == ["meshgw-1", "meshgw-2"]
-    assert list(found.values()) == [describe([STATE], 165.0)] * 2
+    assert list(found.told) == ["meshgw-1", "meshgw-2"]
+    assert list(found.told.values()) == [describe([STATE], 165.0)] * 2
+    assert found.silent == {}
+
+
+async def test_a_pod_that_is_gone_meanwhile_is_no_replica(tmp_path: Path) -> None:
+    node = Node()
+    node.pods, node.gone = ["meshgw-1", "meshgw-2"], {"meshgw-2"}
+    async with program(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]") as port, node.serve(tmp_path) as client:
+        node.ports[8082] = port
+        assert await collect(client, "meshgw-system") == Gathered(told={"meshgw-1": ()})
+
+
+async def test_who_may_not_ask_is_told(tmp_path: Path) -> None:
+    node = Node()
+    node.pods, node.authorized = ["meshgw-1"], False
+    async with node.serve(tmp_path) as client:
+        with pytest.raises(ApiError) as caught:
+            await collect(client, "meshgw-system")
+    assert caught.value.status == 403
 
 
 async def test_nothing_else_is_served() -> None:
@@ -105,10 +124,11 @@ async def test_nothing_else_is_served() -> None:
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n?"]
 )
-async def test_a_replica_that_tells_nothing_is_an_error(tmp_path: Path, answer: bytes) -> None:
+async def test_a_replica_that_tells_nothing_is_named(tmp_path: Path, answer: bytes) -> None:
     node = Node()
     node.pods = ["meshgw-1"]
     async with program(answer) as port, node.serve(tmp_path) as client:
         node.ports[8082] = port
-        with pytest.raises(UnreachableError, match="meshgw-1"):
-            await collect(client, "meshgw-system")
+        found = await collect(client, "meshgw-system")
+    assert (found.told, list(found.silent)) == ({}, ["meshgw-1"])
+    assert "meshgw-system/meshgw-1" in found.silent["meshgw-1"]
