@@ -40,6 +40,10 @@ _ACCOUNTS: Final = "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:n
 _AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
 
 
+class UnavailableError(Exception):
+    """Debian's packages cannot be had now."""
+
+
 def why_not() -> str | None:
     """Return why this machine cannot build it, None if it can."""
     missing = [program for program in ("buildah", "apt-get", "dpkg") if shutil.which(program) is None]
@@ -66,7 +70,10 @@ def base_names() -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def build(name: str, folder: Path) -> Iterator[Path]:
-    """Build the image and yield it as an archive, which names it `name`; the engine's own files go with the block."""
+    """Build the image and yield it as an archive, which names it `name`; the engine's own files go with the block.
+
+    Raises UnavailableError for want of packages.
+    """
     names = base_names()
     with tempfile.TemporaryDirectory(dir=folder, prefix="engine-") as scratch:
         engine = _Engine(Path(scratch))
@@ -145,7 +152,7 @@ def _fetch(packages: list[str], folder: Path) -> None:
     command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"apt-get download ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise UnavailableError(f"apt-get download ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def _complete(tree: Path) -> None:
