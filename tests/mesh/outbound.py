@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from meshgw.emit.resource import CLUSTER, ENDPOINTS, LISTENER, Resource
 from tests.mesh.document import (
@@ -35,6 +35,10 @@ from tests.mesh.workload import Service, Waypoint, Workload
 _TUNNELS: Final = "tunnels"
 _ANY_PORT: Final = 0
 _ORIGINAL: Final = "envoy.filters.listener.original_dst"
+_METADATA: Final = "mesh"
+_NAMELESS: Final = "nobody"
+"""What no certificate says."""
+
 _INPUTS: Final = "matching.common_inputs.network.v3"
 
 
@@ -74,7 +78,7 @@ class Mesh:
         """The pods of a waypoint, each with the address and the port where it takes tunnels; none if there are none."""
         service = self._by_key.get(waypoint.service) or self._by_address.get(waypoint.address)
         if service is None:
-            found = (row for row in self.workloads if row.healthy and waypoint.address in row.addresses)
+            found = (row for row in self.workloads if waypoint.address in row.addresses)
             return [(row, waypoint.address, waypoint.port) for row in found]
         return [
             (row, address, port)
@@ -112,22 +116,13 @@ def outbound_ways(mesh: Mesh) -> Ways:
     return ways
 
 
-def tunnel_ways(mesh: Mesh) -> Ways:
-    """Return the same of what a Service's endpoints are reached by: past every waypoint."""
-    return {
-        address: {_ANY_PORT: Way(workload.identity, tunnel=True)}
-        for workload in mesh.workloads
-        if workload.hbone
-        for address in workload.addresses
-    }
-
-
 def outbound(mesh: Mesh) -> Iterator[Resource]:
     """Build everything that a node proxy needs for what leaves a pod."""
-    yield resource(LISTENER, _listener("outbound", outbound_ways(mesh), {"address": _own_address()}, plain=True))
-    yield resource(LISTENER, _listener(_TUNNELS, tunnel_ways(mesh), {"internal_listener": {}}, plain=False))
+    yield resource(LISTENER, _listener(outbound_ways(mesh)))
+    yield resource(LISTENER, _tunnels_listener())
+    yield resource(CLUSTER, _tunnel_cluster(_TUNNELS, {"prefix": "spiffe://"}))
     for identity in sorted({row.identity for row in mesh.workloads if row.hbone}):
-        yield resource(CLUSTER, _tunnel_cluster(identity))
+        yield resource(CLUSTER, _tunnel_cluster(identity, {"exact": identity}))
     for waypoint in mesh.waypoints():
         yield resource(CLUSTER, _waypoint_cluster(mesh, waypoint))
         yield resource(ENDPOINTS, _waypoint_endpoints(mesh, waypoint))
@@ -144,28 +139,40 @@ def _service_ways(service: Service) -> Mapping[int, Way]:
     return {port: Way(_service_name(service, port), tunnel=False) for port in service.ports}
 
 
-def _own_address() -> Document:
-    # What is redirected from here arrives here; nobody else has business with this port.
-    return {"socket_address": {"address": "127.0.0.1", "port_value": OUTBOUND}}
-
-
-def _listener(name: str, ways: Ways, place: Document, *, plain: bool) -> Document:
+def _listener(ways: Ways) -> Document:
     chains = {_chain_name(way): way for by_port in ways.values() for way in by_port.values()}
-    listener: dict[str, Any] = {
-        "name": name,
-        **place,
+    return {
+        "name": "outbound",
+        # What is redirected from here arrives here; nobody else has business with this port.
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": OUTBOUND}},
         "listener_filters": [original_destination()],
+        "filter_chain_matcher": _by_address(ways),
         "filter_chains": [
             {"name": chain, "filters": [tcp(way.cluster, tunnel=way.tunnel)]} for chain, way in sorted(chains.items())
         ],
+        "default_filter_chain": {"name": PLAIN_CLUSTER, "filters": [tcp(PLAIN_CLUSTER)]},
     }
-    if ways:
-        listener["filter_chain_matcher"] = _by_address(ways)
-    if plain:
-        listener["default_filter_chain"] = {"name": PLAIN_CLUSTER, "filters": [tcp(PLAIN_CLUSTER)]}
-    elif not ways:  # a listener needs a chain
-        listener["default_filter_chain"] = {"name": NOBODY, "filters": [tcp(NOBODY)]}
-    return listener
+
+
+def _tunnels_listener() -> Document:
+    """Opens a tunnel to an endpoint of a Service; where it leads and who must be there is in the endpoint's metadata.
+
+    It is the same whatever istiod tells: endpoints are known to a proxy before listeners that are about them.
+    """
+    name = {"text_format_source": {"inline_string": f"%DYNAMIC_METADATA({_METADATA}:identity)%"}}
+    # Where an endpoint names nobody, nobody has the name that this becomes.
+    state = {"object_key": "envoy.network.upstream_subject_alt_names", "format_string": name}
+    set_name = extension(
+        "envoy.filters.network.set_filter_state",
+        "filters.network.set_filter_state.v3.Config",
+        on_new_connection=[state],
+    )
+    return {
+        "name": _TUNNELS,
+        "internal_listener": {},
+        "listener_filters": [original_destination()],
+        "filter_chains": [{"name": _TUNNELS, "filters": [set_name, tcp(_TUNNELS, tunnel=True)]}],
+    }
 
 
 def _chain_name(way: Way) -> str:
@@ -220,13 +227,13 @@ def _chosen(way: Way) -> Document:
     return {"action": {"name": name, "typed_config": config}}
 
 
-def _tunnel_cluster(identity: str) -> Document:
-    """Tunnels to any workload of one identity, at the address that the connection was meant for."""
+def _tunnel_cluster(name: str, identity: Document) -> Document:
+    """Tunnels to where a connection was meant to go; who is there has such an identity, and that of the connection."""
     return original_cluster(
-        identity,
+        name,
         original_dst_lb_config={"upstream_port_override": INBOUND},
         typed_extension_protocol_options=http2_tunnels(),
-        transport_socket=tls("UpstreamTlsContext", [{"exact": identity}]),
+        transport_socket=tls("UpstreamTlsContext", [identity]),
     )
 
 
@@ -235,7 +242,7 @@ def _waypoint_name(waypoint: Waypoint) -> str:
 
 
 def _waypoint_cluster(mesh: Mesh, waypoint: Waypoint) -> Document:
-    names = mesh.names(waypoint) or ["nobody"]
+    names = mesh.names(waypoint) or [_NAMELESS]
     return {
         **_endpoints_cluster(_waypoint_name(waypoint)),
         "typed_extension_protocol_options": http2_tunnels(),
@@ -254,7 +261,7 @@ def _service_name(service: Service, port: int) -> str:
 
 def _service_cluster(service: Service, port: int) -> Document:
     raw = extension("raw", "transport_sockets.raw_buffer.v3.RawBuffer")
-    passed = [{"name": _ORIGINAL, "kind": {"host": {}}}]
+    passed = [{"name": name, "kind": {"host": {}}} for name in (_ORIGINAL, _METADATA)]
     return {
         **_endpoints_cluster(_service_name(service, port)),
         "transport_socket": extension(
@@ -268,7 +275,7 @@ def _service_cluster(service: Service, port: int) -> Document:
 
 def _service_endpoints(mesh: Mesh, service: Service, port: int) -> Document:
     found = [
-        _tunnelled(address, target) if workload.hbone else _endpoint(address, target)
+        _tunnelled(address, target, workload.identity) if workload.hbone else _endpoint(address, target)
         for workload in mesh.behind(service.key)
         if (target := workload.services[service.key].get(port))
         for address in workload.addresses
@@ -285,10 +292,10 @@ def _endpoint(address: str, port: int) -> Document:
     return {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
 
 
-def _tunnelled(address: str, port: int) -> Document:
+def _tunnelled(address: str, port: int, identity: str) -> Document:
     place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     internal = {"server_listener_name": _TUNNELS, "endpoint_id": place}
     return {
         "endpoint": {"address": {"envoy_internal_address": internal}},
-        "metadata": {"filter_metadata": {_ORIGINAL: {"local": place}}},
+        "metadata": {"filter_metadata": {_ORIGINAL: {"local": place}, _METADATA: {"identity": identity}}},
     }

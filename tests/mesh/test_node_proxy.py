@@ -42,8 +42,11 @@ class Town:
         wait_captured(self.cluster, SPACE, "shop", "client")
 
     async def call(self, url: str = URL) -> list[str]:
-        """Return who answers the client."""
-        return lines_of(await asyncio.to_thread(self.client.call, url), "Hostname")
+        """Return who answers the client; raises KubectlError, with what the client's proxy says."""
+        try:
+            return lines_of(await asyncio.to_thread(self.client.call, url), "Hostname")
+        except KubectlError as error:
+            raise KubectlError("\n".join([str(error), *(await self.log(self.client))[-10:]])) from None
 
     async def log(self, echo: Echo) -> list[str]:
         """Return the lines of the proxy of the one pod."""

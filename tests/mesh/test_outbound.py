@@ -6,7 +6,7 @@ from typing import Any
 
 from meshgw.emit.dump import dump
 from tests.mesh.document import NOBODY
-from tests.mesh.outbound import Mesh, Way, outbound, outbound_ways, tunnel_ways
+from tests.mesh.outbound import Mesh, Way, outbound, outbound_ways
 from tests.mesh.workload import Service, Waypoint, Workload
 
 BY_NAME = Waypoint("shop/waypoint.shop.svc", "", 15008)
@@ -68,8 +68,6 @@ def test_a_workload_is_reached_by_hbone_if_it_speaks_it() -> None:
     assert ways["10.1.0.1"] == {0: Way(identity("cart-1"), tunnel=True)}
     assert "10.1.0.3" not in ways
     assert ways["127.0.0.1"] == {0: Way(NOBODY, tunnel=False)}
-    # Past its waypoint, when it is an endpoint of a Service that has none.
-    assert tunnel_ways(MESH)["10.1.0.6"] == {0: Way(identity("bound-1"), tunnel=True)}
 
 
 def test_a_virtual_address_is_not_taken_for_a_pod() -> None:
@@ -85,6 +83,7 @@ def test_endpoints_are_the_healthy_ones_each_by_its_own_way() -> None:
     found = str(documents()["ClusterLoadAssignment service/shop/plain.shop.svc/80"])
     assert "tunnels" in found
     assert "10.1.0.2:8080" in found
+    assert identity("plain-1") in found
     assert "'10.1.0.3'" in found
     assert "10.1.0.4" not in found
 
