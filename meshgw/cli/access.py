@@ -16,21 +16,26 @@ T = TypeVar("T")
 EXIT_UNREACHABLE = 3
 
 
-def cluster_options(function: F) -> F:
-    """Add `--kubeconfig`, `--context` and `--system-namespace`."""
+def access_options(function: F) -> F:
+    """Add `--kubeconfig` and `--context`."""
     for option in (
-        click.option(
-            "--system-namespace",
-            metavar="NAME",
-            default="meshgw-system",
-            show_default=True,
-            help="Where the controller is installed.",
-        ),
         click.option("--context", metavar="NAME", default="", help="Context of the kubeconfig (default: current)."),
         click.option("--kubeconfig", metavar="PATH", default="", help="Default: $KUBECONFIG, then ~/.kube/config."),
     ):
         function = option(function)
     return function
+
+
+def cluster_options(function: F) -> F:
+    """Add `--kubeconfig`, `--context` and `--system-namespace`."""
+    option = click.option(
+        "--system-namespace",
+        metavar="NAME",
+        default="meshgw-system",
+        show_default=True,
+        help="Where the controller is installed.",
+    )
+    return access_options(option(function))
 
 
 def ask(kubeconfig: str, context: str, question: Callable[[Client], Awaitable[T]]) -> T:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from meshgw.cli.output import log_options
+
 _MANY = "May be given several times, or with commas."
 
 
@@ -18,7 +20,9 @@ def _split(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 
 
 @click.command(
-    "controller", help="Serve the Gateways of a Kubernetes cluster: deploy their proxies and configure them."
+    "controller",
+    help="Serve the Gateways of a Kubernetes cluster: deploy their proxies and configure them.",
+    epilog="Every flag is a variable, too: MESHGW_CONTROLLER_XDS_LISTEN is --xds-listen.",
 )
 @click.option("--kubeconfig", default="", help="File or files (default: the pod's account, else $KUBECONFIG).")
 @click.option("--context", default="", help="Context of the kubeconfig (default: its current one).")
@@ -27,7 +31,11 @@ def _split(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option(
     "--controller-name", default="meshgw.dev/gateway-controller", show_default=True, help="Of GatewayClasses."
 )
-@click.option("--home", default=lambda: os.environ.get("POD_NAMESPACE", ""), help="The controller's own namespace.")
+@click.option(
+    "--home",
+    default=lambda: os.environ.get("POD_NAMESPACE", ""),
+    help="Its own namespace (default: the pod's, else meshgw-system).",
+)
 @click.option(
     "--xds-listen", default="0.0.0.0:18000", show_default=True, metavar="HOST:PORT", help="Serve proxies here."
 )
@@ -72,10 +80,15 @@ def _split(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     metavar="HOST:PORT",
     help="For `meshgw proxy list`, by port forwarding.",
 )
-@click.option("--shutdown-delay", type=click.FloatRange(0), default=5.0, show_default=True, help="Seconds to serve on.")
+@click.option(
+    "--shutdown-delay",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Seconds to serve on after SIGTERM.",
+)
 @click.option("--full-rebuild", is_flag=True, help="Recompute everything at each change (slow; for incidents).")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), default="auto")
+@log_options
 def command(*, log_level: str, log_format: str, **options: Any) -> None:
     """Serve until SIGINT or SIGTERM."""
     from meshgw.observe.log import configure  # noqa: PLC0415 - slow to import

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshgw.cli.main import EXIT_FINDINGS
-from meshgw.cli.output import output_option, write_json, write_table
+from meshgw.cli.output import level_option, output_option, write_json, write_table
 
 if TYPE_CHECKING:
     from meshgw.demo.mesh import Mesh
@@ -26,7 +26,7 @@ _COLUMNS = ("RESULT", "CHECK", "EXPECTED", "OBSERVED", "SECONDS")
 @output_option("table", "json")
 @click.option("--keep", is_flag=True, help="Stay up afterwards, to try things out, until Ctrl-C.")
 @click.option("--envoy", type=click.Path(path_type=Path), help="Envoy to run (default: $PATH, then a managed copy).")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="error")
+@level_option("error")
 def command(*, output: str, keep: bool, envoy: Path | None, log_level: str) -> None:
     """Print what happened to each request."""
     from meshgw.demo.nodes import DemoError  # noqa: PLC0415 - slow to import

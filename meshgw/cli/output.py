@@ -27,6 +27,24 @@ def output_option(*formats: str, default: str | None = None) -> Callable[[F], F]
     )
 
 
+def level_option(default: str) -> Callable[[F], F]:
+    """Return the `--log-level` option."""
+    levels = click.Choice(("debug", "info", "warning", "error"))
+    return click.option("--log-level", type=levels, default=default, show_default=True, help="What is logged.")
+
+
+def log_options(function: F) -> F:
+    """Add `--log-level` and `--log-format`."""
+    form = click.option(
+        "--log-format",
+        type=click.Choice(("auto", "console", "json")),
+        default="auto",
+        show_default=True,
+        help="How it is logged; `auto` is console on a terminal, else JSON.",
+    )
+    return level_option("info")(form(function))
+
+
 def files_option(function: F) -> F:
     """Add the repeatable `-f` option: folder, file or `-` for standard input."""
     option: Callable[[F], F] = click.option(

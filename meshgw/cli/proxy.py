@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshgw.cli.access import EXIT_UNREACHABLE, ask, cluster_options
+from meshgw.cli.access import EXIT_UNREACHABLE, access_options, ask, cluster_options
 from meshgw.cli.main import EXIT_FINDINGS
 from meshgw.cli.output import output_option, write_json, write_table, write_yaml
 
@@ -55,14 +55,11 @@ def list_(*, kubeconfig: str, context: str, system_namespace: str, output: str) 
 )
 @click.argument("pod")
 @click.argument("section", type=click.Choice(SECTIONS))
-@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the pod.")
-@cluster_options
+@click.option("-n", "--namespace", metavar="NAME", default="default", show_default=True, help="Namespace of the pod.")
+@access_options
 @output_option()
-def config(
-    *, pod: str, section: str, namespace: str, kubeconfig: str, context: str, system_namespace: str, output: str
-) -> None:
+def config(*, pod: str, section: str, namespace: str, kubeconfig: str, context: str, output: str) -> None:
     """Print one table of a proxy's configuration."""
-    del system_namespace
     dump = ask(kubeconfig, context, lambda client: _dump(client, namespace, pod))
     _write(_sheet(dump, section), output, nothing=f"no {section}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from meshgw.cli.output import files_option, output_option
+from meshgw.cli.output import files_option, log_options, output_option
 
 
 @click.command("run", help="Serve gateways from YAML: one local Envoy per Gateway, reloaded when a file changes.")
@@ -28,8 +28,7 @@ from meshgw.cli.output import files_option, output_option
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=9970, show_default=True, help="On loopback.")
 @click.option("--no-metrics", is_flag=True, help="Serve no metrics.")
 @click.option("--full-rebuild", is_flag=True, help="Recompute everything at each change (slow; for incidents).")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-@click.option("--log-format", type=click.Choice(["auto", "console", "json"]), default="auto")
+@log_options
 def command(
     *,
     filename: tuple[str, ...],

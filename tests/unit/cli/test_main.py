@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -55,3 +56,19 @@ def test_an_unknown_verb_is_a_usage_error() -> None:
     done = CliRunner().invoke(main, ["rum"])
     assert done.exit_code == 2
     assert "No such command 'rum'" in done.output
+
+
+def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _commands(inner, f"{path} {name}")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_flag_says_what_it_is(verb: str) -> None:
+    command = main.get_command(click.Context(main), verb)
+    assert command is not None
+    for path, found in _commands(command, verb):
+        flags = [flag for flag in found.params if isinstance(flag, click.Option)]
+        assert [f"{path} {flag.opts[0]}" for flag in flags if not flag.help] == []
