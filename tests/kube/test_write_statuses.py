@@ -52,6 +52,7 @@ class Writing:
         self.leads = True
         self.outcomes: Counter[str] = Counter()
         self.wrote_kinds: Counter[str] = Counter()
+        self.shown: dict[ObjectRef, str] = {}
         self.writer = StatusWriter(
             client, registry=REGISTRY, controller=OURSELVES, hold=hold_while(lambda: self.leads), observer=self
         )
@@ -75,16 +76,31 @@ class Writing:
         found: dict[str, Any] = msgspec.json.decode(body)
         return found
 
+    def see(self, kind: Kind, seen: Sequence[Seen]) -> None:
+        """Take note of the versions that watches show, and pass on what they do."""
+        for each in seen:
+            self.shown[ObjectRef(kind.name, *each.key)] = each.observed.resource_version if each.observed else ""
+        self.writer.observe(kind, seen)
+
     async def quiet(self) -> None:
         """Wait until nothing waits to be written."""
         await eventually(lambda: not len(self.writer.queue), within=30)
+
+    async def settled(self) -> None:
+        """Wait until every object was shown as it was written, and its floor has passed without another write."""
+
+        def echoed() -> bool:
+            known = self.writer._objects.items()
+            return all(self.shown[ref] == found.observed.resource_version for ref, found in known if found.observed)
+
+        await eventually(lambda: echoed() and not self.writer.queue._slots, within=30)
 
 
 @contextlib.asynccontextmanager
 async def writing(client: Client, namespace: str, kinds: Iterable[str]) -> AsyncIterator[Writing]:
     found = Writing(client, namespace)
     reflectors = [
-        Reflector(client, kind, found.writer.observe, namespace=namespace if kind.namespaced else "")
+        Reflector(client, kind, found.see, namespace=namespace if kind.namespaced else "")
         for kind in map(kind_of, kinds)
     ]
     async with asyncio.TaskGroup() as tasks:
@@ -193,7 +209,8 @@ async def test_statuses_of_every_kind_are_accepted(apiserver: ApiServer, client:
             found.want(kind, "x", status)
         found.want("GatewayClass", space, CLASS)
         await eventually(lambda: found.outcomes["written"] == len(SPECS) + 1, within=20)
-        await asyncio.sleep(1.2)  # the floor of every object: nobody wants a second write
+        await found.settled()
+        assert found.outcomes["written"] == len(SPECS) + 1
         assert found.outcomes["refused"] == found.outcomes["failed"] == 0
         assert found.wrote_kinds == Counter([*SPECS, "GatewayClass"])
         gateway = (await found.read("Gateway", "x"))["status"]
@@ -251,7 +268,7 @@ async def test_the_largest_statuses_are_accepted(client: Client, space: str) -> 
         assert (len(written["listeners"]), len(written["conditions"]), len(written["addresses"])) == (64, 8, 16)
         assert len((await found.read("Gateway", "long"))["status"]["conditions"][0]["message"]) == 32768
         assert len((await found.read("BackendTLSPolicy", "many"))["status"]["ancestors"]) == 16
-        await asyncio.sleep(1.2)
+        await found.settled()
         assert found.outcomes["written"] == 3
 
 
@@ -327,7 +344,7 @@ async def test_two_controllers_at_one_route_end_right(apiserver: ApiServer, clie
         await eventually(is_right, within=5)
         writes = sum((await patches(apiserver, space)).values())
         version = (await found.read("HTTPRoute", "both"))["metadata"]["resourceVersion"]
-        await asyncio.sleep(2.5)
+        await found.settled()
         assert sum((await patches(apiserver, space)).values()) == writes
         assert (await found.read("HTTPRoute", "both"))["metadata"]["resourceVersion"] == version
         assert found.outcomes["written"] <= 20
@@ -373,7 +390,7 @@ async def test_a_thousand_routes_are_written_once_per_generation(
             for name in batch:
                 found.want("HTTPRoute", name, route("gw", generation=2))
         await eventually(lambda: found.outcomes["written"] == 2000, within=150)
-        await asyncio.sleep(1.5)
+        await found.settled()
         counted = await patches(apiserver, space)
         assert Counter(counted.values()) == {2: 1000}
         assert found.outcomes["refused"] == found.outcomes["failed"] == 0
