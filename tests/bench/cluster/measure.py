@@ -28,8 +28,10 @@ from tests.rig.waiting import eventually
 
 QUIET: Final = 1.5
 """Seconds without a byte after which a controller that has started has nothing more to do."""
+PAUSE: Final = 0.3
+"""Seconds without a byte after which all that follows from a change is done."""
 REST: Final = 5.0
-"""Seconds for which a controller is watched doing nothing."""
+"""Seconds for which a controller is watched doing nothing, fewer for few changes."""
 RESTART: Final = 1_000_000
 """The turn of the change that nobody sees."""
 
@@ -95,7 +97,7 @@ async def measure(size: int, *, kind: str, changes: int, warm: int = 5, crowd: i
         async with run_proxies(rig):
             endpoints = await _compare(rig, size, changes, warm, rig.endpoint_change)
             routes = await _compare(rig, size, changes, warm, rig.route_change)
-            idle = await _idle(rig)
+            idle = await _idle(rig, min(REST, changes / 10))
             after = usage(rig.pid).resident
             again = await _restart(rig, size)
             _say(f"started again, the Gateway is programmed after {again.programmed or 0.0:.1f} s")
@@ -128,7 +130,7 @@ async def _compare(rig: Rig, size: int, samples: int, warm: int, kind: Callable[
     before = usage(rig.pid).cpu
     for turn in range(1, warm + samples + 1):
         if turn == warm + 1:
-            await rig.recorder.quiet(QUIET)
+            await rig.recorder.quiet(PAUSE)
             ours.clear()
             bare.clear()
             rig.answers.clear()
@@ -142,7 +144,7 @@ async def _compare(rig: Rig, size: int, samples: int, warm: int, kind: Callable[
             await lead(change)
             await follow(former, resource)
         former = change
-    await rig.recorder.quiet(QUIET)
+    await rig.recorder.quiet(PAUSE)
     meshgw, floor = _side(ours), _side(bare)
     _say(f"{samples} changes of {former.type_url.rpartition('.')[2]}s are measured")
     return Comparison(
@@ -223,10 +225,10 @@ async def _crowd(rig: Rig, size: int, crowd: int) -> Life:
     return await _live(rig, size * crowd)
 
 
-async def _idle(rig: Rig) -> float:
+async def _idle(rig: Rig, seconds: float) -> float:
     """Return the CPU seconds per second of a controller for which nothing changes."""
     before, began = usage(rig.pid).cpu, time.perf_counter()
-    await asyncio.sleep(REST)  # the measurement itself
+    await asyncio.sleep(seconds)  # the measurement itself
     return round((usage(rig.pid).cpu - before) / (time.perf_counter() - began), 4)
 
 

@@ -45,7 +45,7 @@ USER: Final = f"system:serviceaccount:{HOME}:{ACCOUNT}"
 LOCAL: Final = "127.0.0.1"
 SETTLE: Final = 0.05
 """Seconds without a byte between the controller and the API server before the next change."""
-PATIENCE: Final = 120.0
+PATIENCE: Final = 240.0
 
 
 class Sample(NamedTuple):
