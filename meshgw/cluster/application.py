@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from meshgw.api.meta import Key
+from meshgw.api.meta import Key, ObjectRef
 from meshgw.api.registry import Kind
 from meshgw.cluster.accounts import own_accounts, served_gateway
 from meshgw.cluster.authenticate import TokenReviewer, authorize_owners
@@ -24,6 +24,7 @@ from meshgw.cluster.serving import ServingCertificate
 from meshgw.cluster.workloads import Workloads
 from meshgw.config import ClusterSettings
 from meshgw.control import Batch, Control, Outcome
+from meshgw.diagnose.blame import blame
 from meshgw.diagnose.expiry import find_expired
 from meshgw.emit import tables as out
 from meshgw.emit.resource import Resource
@@ -35,7 +36,7 @@ from meshgw.observe.heap import unwatched
 from meshgw.observe.log import get_logger
 from meshgw.observe.metrics import Metrics
 from meshgw.observe.stalls import watch_stalls
-from meshgw.pipeline import list_kinds
+from meshgw.pipeline import list_facts, list_kinds
 from meshgw.resolve import tables as t
 from meshgw.write.events import EventWriter
 from meshgw.write.objects import ObjectWriter
@@ -121,6 +122,7 @@ class Application:
         self.objects = ObjectWriter(
             client,
             controller=settings.controller_name,
+            home=settings.home,
             hold=self.leading.hold,
             report=self.workloads.note,
             observer=self.metrics,
@@ -330,10 +332,19 @@ class Application:
         return served_gateway(self.control.graph, Key(namespace, account))
 
     def _note_proxy(self, state: ProxyState) -> None:
-        for finding in self._refusals.note(state):
-            source = self.control.graph.get(t.GATEWAYS, finding.object.key)
-            uid = source.metadata.uid if source is not None else ""
-            self.events.publish(finding.object, "ConfigurationRefused", finding.message, uid=uid)
+        for finding, resources in self._refusals.note(state):
+            graph = self.control.graph
+            causes = blame(graph, self.registry, resources, finding.message)
+            since = f" (since {', '.join(map(str, causes))} changed)" if causes else ""
+            self._tell_refused(finding.object, f"{finding.message}{since}")
+            for cause in causes:
+                if cause != finding.object:
+                    self._tell_refused(cause, f"a proxy of {finding.object} refuses what follows: {finding.message}")
+
+    def _tell_refused(self, about: ObjectRef, note: str) -> None:
+        source = self.control.graph.get(list_facts()[about.kind], about.key)
+        uid = source.metadata.uid if source is not None else ""
+        self.events.publish(about, "ConfigurationRefused", note, uid=uid)
 
     def _lead(self, leads: bool) -> None:  # noqa: FBT001 - called by the elector
         self.metrics.leads.set(leads)

@@ -31,7 +31,7 @@ from tests.rig.envoy import run_files
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
 from tests.unit.xds.peers import Proxy, names
-from tests.unit.xds.playbook import LDS, subscribe
+from tests.unit.xds.playbook import LDS, RDS, subscribe
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -261,19 +261,21 @@ async def test_an_account_by_the_name_of_a_gateways_gets_no_configuration(site: 
     await eventually(taken, what="the Gateway says that the name is taken", within=15)
     roots = (await site.get("configmap", objects))["data"]["ca.crt"].encode()
 
-    async def ask() -> list[str]:
-        """Return the listeners that a pod of the account is sent."""
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Proxy]:
+        """A pod of the account, as a client of the controller that has asked for listeners."""
         metadata = [("authorization", f"Bearer {await site.make_pod('coveted')}")]
-        channel = secure_channel(f"127.0.0.1:{site.controller.xds}", ssl_channel_credentials(roots))
-        async with channel:
+        async with secure_channel(f"127.0.0.1:{site.controller.xds}", ssl_channel_credentials(roots)) as channel:
             proxy = Proxy(channel, metadata=metadata)
             try:
-                return names(await proxy.ask(subscribe(LDS, node_id=f"{space}/coveted/coveted-pod")))
+                await proxy.send(subscribe(LDS, node_id=f"{space}/coveted/coveted-pod"))
+                yield proxy
             finally:
                 proxy.call.cancel()
 
     with pytest.raises(AioRpcError) as refused:
-        await ask()
+        async with connected() as proxy:
+            await proxy.receive()
     assert refused.value.code() is StatusCode.PERMISSION_DENIED
     assert "the ServiceAccount of no Gateway" in str(refused.value.details())
 
@@ -281,7 +283,22 @@ async def test_an_account_by_the_name_of_a_gateways_gets_no_configuration(site: 
     await asyncio.to_thread(site.access.kubectl, *remove)
 
     await eventually(lambda: site.has_objects("coveted"), what="it has an account of its own", within=15)
-    assert await ask() == ["tcp/8080"]
+    async with connected() as proxy:
+        listeners = await proxy.receive()
+        assert names(listeners) == ["tcp/8080"]
+        await proxy.answer(listeners)
+        await proxy.answer(await proxy.ask(subscribe(RDS, "http/8080")))
+
+        # What a proxy refuses is told to who changed it.
+        await site.apply(route(site.controller, "blamed", ["coveted"]))
+        await proxy.answer(await proxy.receive(), error="no such thing")
+
+        async def told() -> set[str]:
+            found = (await asyncio.to_thread(site.access.get, "-n", space, "events.events.k8s.io"))["items"]
+            refusals = (event for event in found if event["reason"] == "ConfigurationRefused")
+            return {f"{event['regarding']['kind']} {event['regarding']['uid'] != ''}" for event in refusals}
+
+        await eventually(lambda: _is(told(), {"Gateway True", "HTTPRoute True"}), what="Events", within=15)
 
 
 async def test_secrets_are_read_where_gateways_of_ours_are_and_nowhere_else(site: Site, apiserver: ApiServer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from meshgw.api.meta import Key
 from meshgw.emit.resource import CLUSTER
+from meshgw.ir.keys import ResourceKey
 from meshgw.xds.proxy import ProxyState, TypeState
 from meshgw.xds.refusals import Refusals
 
@@ -23,7 +25,8 @@ def state(proxy: int, nack: str = "", *, connected: bool = True) -> ProxyState:
 
 def test_a_refusal_is_a_finding_of_the_gateway_until_the_proxy_accepts() -> None:
     refusals = Refusals()
-    (new,) = refusals.note(state(1, "bad timeout"))
+    ((new, resources),) = refusals.note(state(1, "bad timeout"))
+    assert resources == tuple(ResourceKey(Key("shop", "gw"), CLUSTER, name) for name in "abcd")
     assert (new.code, str(new.object), new.message) == ("MG6001", "Gateway shop/gw", "CDS a, b, c: bad timeout")
     assert refusals.note(state(1, "bad timeout")) == ()
     assert refusals.findings() == [new]
