@@ -173,8 +173,11 @@ OTHERS: dict[str, Any] = {
     "istio.caAddress": "a:1",
     "istio.revision": "r",
     "istio.clusterId": "c",
+    "istio.network": "n",
     "istio.trustDomain": "td",
     "proxyImage": "e",
+    "gatewayParameters": "none",
+    "ipFamilies": "dual",
     "xdsCertificate": "given",
     "gatewayClasses.create": False,
     "gatewayClasses.parameters": {"meshgw-egress": {"name": "p"}},
@@ -305,6 +308,8 @@ def test_values_reach_the_deployment() -> None:
 def test_arguments_of_the_chart_are_those_of_the_command() -> None:
     values = {
         "proxyImage": "envoy:x",
+        "gatewayParameters": "safe",
+        "ipFamilies": "ipv4",
         "xdsCertificate": "given",
         "namespaceSelector": "team=a,env!=test",
         "istio": {
@@ -312,6 +317,7 @@ def test_arguments_of_the_chart_are_those_of_the_command() -> None:
             "caAddress": "istiod.mesh.svc:15012",
             "revision": "canary",
             "clusterId": "east",
+            "network": "east-1",
             "trustDomain": "td.test",
         },
         "extraArgs": ["--log-level=debug"],
@@ -329,11 +335,13 @@ def test_arguments_of_the_chart_are_those_of_the_command() -> None:
         "revision": "canary",
     }
     assert context.params["istiod_address"] == "istiod.mesh.svc:15012"
-    assert [context.params[name] for name in ("root_namespace", "cluster_id", "trust_domain")] == [
+    assert [context.params[name] for name in ("root_namespace", "cluster_id", "network", "trust_domain")] == [
         "mesh",
         "east",
+        "east-1",
         "td.test",
     ]
+    assert [context.params[name] for name in ("gateway_parameters", "ip_families")] == ["safe", "ipv4"]
     (plain,) = helm("meshgw", {"namespaces": ["a", "b"]})["Deployment", "meshgw-system", "meshgw"]["spec"]["template"][
         "spec"
     ]["containers"]
