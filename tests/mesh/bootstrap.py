@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from tests.mesh.capture import MARK
 from tests.mesh.document import Document, discovered, extension, typed
 
 _SOCKET, _MARK = 1, 36
 """SOL_SOCKET and SO_MARK."""
+
+_RESETS: Final = (
+    "envoy.reloadable_features.enable_send_rst_on_user_space_socket",
+    "envoy.reloadable_features.map_http_stream_reset_to_tcp_rst",
+    "envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy",
+)
+"""What turns the end of a tunnel into a reset: of an answer whose server closes, the client would lose the rest."""
 
 
 def bootstrap(node: str, *, discovery: Path, admin: Path) -> Document:
@@ -28,6 +36,7 @@ def bootstrap(node: str, *, discovery: Path, admin: Path) -> Document:
             "lds_config": discovered(),
             "cds_config": discovered(),
         },
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": dict.fromkeys(_RESETS, False)}]},
         "cluster_manager": {"upstream_bind_config": {"socket_options": [mark]}},
         "bootstrap_extensions": [
             extension("envoy.bootstrap.internal_listener", "bootstrap.internal_listener.v3.InternalListener")
