@@ -32,6 +32,8 @@ PAUSE: Final = 0.3
 """Seconds without a byte after which all that follows from a change is done."""
 REST: Final = 5.0
 """Seconds for which a controller is watched doing nothing, fewer for few changes."""
+PROGRESS: Final = 25
+"""Changes after which something is said."""
 RESTART: Final = 1_000_000
 """The turn of the change that nobody sees."""
 
@@ -144,9 +146,10 @@ async def _compare(rig: Rig, size: int, samples: int, warm: int, kind: Callable[
             await lead(change)
             await follow(former, resource)
         former = change
+        if turn % PROGRESS == 0:
+            _say(f"{turn} of {warm + samples} changes of {_short(former)}s")
     await rig.recorder.quiet(PAUSE)
     meshgw, floor = _side(ours), _side(bare)
-    _say(f"{samples} changes of {former.type_url.rpartition('.')[2]}s are measured")
     return Comparison(
         routes=size,
         changes=samples,
@@ -239,6 +242,10 @@ def _side(samples: list[Sample]) -> Side:
         answered=summarise(sample.answered for sample in samples),
         size=int(quantile(sorted(sample.size for sample in samples), 0.5)),
     )
+
+
+def _short(change: Change) -> str:
+    return change.type_url.rpartition(".")[2]
 
 
 def _say(text: str) -> None:

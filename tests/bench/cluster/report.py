@@ -92,15 +92,11 @@ def render(results: Results) -> str:
 
 
 def _judge_added(what: str, found: Comparison) -> Iterator[Verdict]:
-    """Yield the verdicts on one sort of change: the first answers must not contradict what `added` says."""
+    """Yield the verdicts on one sort of change."""
     for name, most in ADDED_AT_MOST.items():
-        value, measured = found.added[name], f"{found.added[name]:.1f} ms"
-        met = value <= most
-        if name == "p50":
-            measured += f"; first 200: {interval(found.later)} ms"
-            met = met and found.later.low <= most
-        what_at = f"watch event to push, {what} of {found.routes:,}, {name}"
-        yield Verdict(what=what_at, measured=measured, target=f"{most:.0f} ms", met=met)
+        value = found.added[name]
+        what_at = f"added from watch event to push, {what} of {found.routes:,}, {name}"
+        yield Verdict(what=what_at, measured=f"{value:.1f} ms", target=f"{most:.0f} ms", met=value <= most)
 
 
 def _judge_writes(run: Run) -> Iterator[Verdict]:
@@ -153,8 +149,10 @@ is the difference of the quantiles of that, and is held against the targets.
 """
 
 _LATER = """
-By how much the first 200 came later than the floor's, by pairs of neighbouring samples, as above. The bytes are those
-on the wire, with TLS.
+By how much the first 200 came later than the floor's, by pairs of neighbouring samples, as above. Here that holds more
+than what meshgw adds: while its Envoy takes a route in, API server, etcd and whoever watches compute on the same cores
+what follows from the change and from the status that is written; the floor's Envoy has them to itself. The bytes are
+those on the wire, with TLS.
 """
 
 _COST = """

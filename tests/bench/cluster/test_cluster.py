@@ -81,7 +81,7 @@ def test_usage_is_that_of_the_whole_process() -> None:
     assert after.peak >= after.resident > before.resident + 32 > 32
 
 
-def comparison(*, p50: float = 4.0, p99: float = 9.0, low: float = 1.0, written: int = 0) -> Comparison:
+def comparison(*, p50: float = 4.0, p99: float = 9.0, written: int = 0) -> Comparison:
     side = Side(delivered=summary(), working=summary(), answered=summary(), size=1)
     return Comparison(
         routes=1_000,
@@ -89,7 +89,7 @@ def comparison(*, p50: float = 4.0, p99: float = 9.0, low: float = 1.0, written:
         meshgw=side,
         floor=side,
         added={"p50": p50, "p90": 8.0, "p99": p99, "max": 30.0},
-        later=Median(value=3.0, low=low, high=low + 5),
+        later=Median(value=3.0, low=1.0, high=6.0),
         cpu=7.0,
         writes={"httproutes/status": written} if written else {},
         requests=1,
@@ -122,10 +122,12 @@ def results_of(
     ("results", "missed"),
     [
         (results_of(), []),
-        (results_of(route=comparison(p50=5.0, p99=20.0, low=5.0, written=10)), []),
-        (results_of(route=comparison(p50=5.1)), ["watch event to push, one route changed of 1,000, p50"]),
-        (results_of(endpoint=comparison(p99=20.1)), ["watch event to push, one endpoint changed of 1,000, p99"]),
-        (results_of(endpoint=comparison(low=5.1)), ["watch event to push, one endpoint changed of 1,000, p50"]),
+        (results_of(route=comparison(p50=5.0, p99=20.0, written=10)), []),
+        (results_of(route=comparison(p50=5.1)), ["added from watch event to push, one route changed of 1,000, p50"]),
+        (
+            results_of(endpoint=comparison(p99=20.1)),
+            ["added from watch event to push, one endpoint changed of 1,000, p99"],
+        ),
         (results_of(route=comparison(written=11)), ["writes for 10 times one route changed of 1,000"]),
         (results_of(endpoint=comparison(written=1)), ["writes for 10 times one endpoint changed of 1,000"]),
         (results_of(again=life(written=2)), ["statuses of routes written at a restart, one of 1,000 changed"]),
