@@ -122,6 +122,7 @@ class Application:
         self.objects = ObjectWriter(
             client,
             controller=settings.controller_name,
+            home=settings.home,
             hold=self.leading.hold,
             report=self.workloads.note,
             observer=self.metrics,

@@ -2,7 +2,8 @@
 
 Only what is the Gateway's is touched. An object that somebody else made under a name that a Gateway needs is a problem
 of that Gateway, not something to take over; and nothing is deleted whose owner is not exactly that Gateway. Of Gateways
-that are another controller's, which may be a meshgw too, only what this one applied last is deleted.
+that are another controller's, which may be a meshgw too, only what this one applied last is deleted. If a second
+installation goes by the same name, who starts last has the objects, and the other one does not take them back.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from meshgw.write.queue import Hold, Outcome, Pace, Queue, Timer, WriteObserver,
 from meshgw.write.workload import (
     ANNOTATION_APPLIED,
     ANNOTATION_CONTROLLER,
+    ANNOTATION_INSTALLATION,
     PROXY_KINDS,
     Found,
     OwnedObject,
@@ -86,12 +88,14 @@ class _Applied(NamedTuple):
 class _Object:
     """What is known of one object."""
 
-    __slots__ = ("applied", "found", "row", "unjudged")
+    __slots__ = ("applied", "found", "lost", "row", "unjudged")
 
     def __init__(self) -> None:
         self.row: ProxyObject | None = None
         self.found: Found | None = None
         self.applied: _Applied | None = None
+        self.lost = False
+        """Whether it was told that another installation has it."""
         self.unjudged: OwnedObject | None = None
         """All of what was found, as long as it may be that nothing has to be applied to it."""
 
@@ -104,8 +108,8 @@ class ObjectWriter:
     """Makes, corrects and removes the objects of proxies, while this replica leads.
 
     `observe` and `desire` are called on the event loop in every replica. `controller` is the name that GatewayClasses
-    have for this installation. `hold` lets the leader write, and nobody else. What cannot be done goes to `report`, and
-    an empty sequence when it can be.
+    have for this installation, `home` its namespace. `hold` lets the leader write, and nobody else. What cannot be done
+    goes to `report`, and an empty sequence when it can be.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class ObjectWriter:
         client: Client,
         *,
         controller: str,
+        home: str,
         hold: Hold,
         report: Report,
         pace: Pace | None = None,
@@ -121,6 +126,7 @@ class ObjectWriter:
     ) -> None:
         self._client = client
         self._controller = controller
+        self._home = home
         self._hold = hold
         self._report = report
         self._observer = observer
@@ -213,8 +219,7 @@ class ObjectWriter:
         if ref.kind in _WORKLOADS and not self._has_account(ref, row):
             return Outcome.IDLE
         found = known.found
-        if found is not None and (known.applied == (row.body, found.digest) or self._judge(known, row, found)):
-            self._settle(row.gateway, ref, None)
+        if found is not None and self._is_done(ref, known, row, found):
             return Outcome.IDLE
         try:
             # What does not carry our label is not watched, but may be there all the same.
@@ -242,12 +247,36 @@ class ObjectWriter:
             self._settle(row.gateway, ref, None)
         return Outcome.WRITTEN
 
+    def _is_done(self, ref: ObjectRef, known: _Object, row: ProxyObject, found: Found) -> bool:
+        """Whether there is nothing to apply to what was found."""
+        if known.applied == (row.body, found.digest) or self._judge(known, row, found):
+            self._settle(row.gateway, ref, None)
+            return True
+        return self._is_lost(ref, known, found)
+
+    def _is_lost(self, ref: ObjectRef, known: _Object, found: Found) -> bool:
+        """Whether an object that this installation applied was taken by another one that goes by the same name.
+
+        Both would apply it again and again, and its pods would be replaced each time.
+        """
+        if known.applied is None or found.controller != self._controller or found.installation in {"", self._home}:
+            return False
+        if not known.lost:
+            known.lost = True
+            _log.error(
+                "another installation of this controller's name has taken an object: give them names of their own",
+                object=str(ref),
+                installation=found.installation,
+                controller=self._controller,
+            )
+        return True
+
     def _judge(self, known: _Object, row: ProxyObject, found: Found) -> bool:
         """Whether a row is in force already, as after a restart or with a new leader; takes note of it."""
         seen, known.unjudged = known.unjudged, None
-        if seen is None or found.controller != self._controller or not found.is_of(_owner_of(row)):
+        if seen is None or (found.controller, found.installation) != (self._controller, self._home):
             return False
-        if not is_in_force(seen, row.body):
+        if not found.is_of(_owner_of(row)) or not is_in_force(seen, row.body):
             return False
         known.applied = _Applied(row.body, found.digest)
         return True
@@ -293,7 +322,11 @@ class ObjectWriter:
         body: dict[str, Any] = msgspec.json.decode(row.body)
         precondition = {"resourceVersion": _NEVER} if there is None else {"uid": there.uid}
         metadata = body["metadata"]
-        ours = {ANNOTATION_CONTROLLER: self._controller, ANNOTATION_APPLIED: fingerprint(row.body)}
+        ours = {
+            ANNOTATION_CONTROLLER: self._controller,
+            ANNOTATION_INSTALLATION: self._home,
+            ANNOTATION_APPLIED: fingerprint(row.body),
+        }
         annotations = {**metadata.get("annotations", {}), **ours}
         body["metadata"] = {**metadata, "annotations": annotations, **precondition}
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}

@@ -18,6 +18,8 @@ SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGER}"
 """What the objects' watches select by label."""
 ANNOTATION_CONTROLLER: Final = "meshgw.dev/controller"
 """The name of the controller that applied an object last: there may be several installations in a cluster."""
+ANNOTATION_INSTALLATION: Final = "meshgw.dev/installation"
+"""The namespace in which that controller is installed."""
 ANNOTATION_APPLIED: Final = "meshgw.dev/applied"
 """A digest of what was applied last."""
 
@@ -75,6 +77,7 @@ class Found(msgspec.Struct, frozen=True):
     digest: bytes
     managed: bool
     controller: str
+    installation: str
     owners: tuple[OwnerReference, ...]
     deleting: bool
     replaceable: bool
@@ -110,6 +113,7 @@ def find(kind: str, found: OwnedObject, *, uid: str, resource_version: str) -> F
         digest=_digest(found),
         managed=metadata.labels.get(LABEL_MANAGED_BY) == MANAGER,
         controller=metadata.annotations.get(ANNOTATION_CONTROLLER, ""),
+        installation=metadata.annotations.get(ANNOTATION_INSTALLATION, ""),
         owners=metadata.owner_references,
         deleting=metadata.deletion_timestamp is not None,
         replaceable=_is_replaceable(kind, found),

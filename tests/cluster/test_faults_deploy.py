@@ -14,7 +14,8 @@ import pytest
 from tests.cluster.access import KubectlError
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, condition, run_controller
-from tests.cluster.test_controller import GATEWAY_API, Site, gateway
+from tests.cluster.test_controller import GATEWAY_API, Site, gateway, route
+from tests.cluster.test_faults_apiserver import accepted
 from tests.cluster.test_faults_restart import counted
 from tests.rig.waiting import eventually
 
@@ -224,6 +225,39 @@ async def test_a_class_that_changes_hands_is_left_by_one_and_taken_by_the_other(
         await eventually(lambda: is_observed(site), what="the edit is seen", within=30)
         assert await runs(site, his)
         assert await counted(hers, "api_writes_total") == before
+
+
+async def test_of_two_installations_of_one_name_one_has_the_proxies_and_neither_fights(
+    apiserver: ApiServer, tmp_path: Path
+) -> None:
+    """Each leads by a Lease of its own: who started last has what both would deploy, and the other one says so."""
+    async with run_controller(apiserver, tmp_path, "former", "--no-mesh") as former:
+        site = Site(apiserver, former)
+        await site.apply(gateway(former, "edge", 8080), route(former, "edited", ["edge"], "/"))
+        await eventually(lambda: runs(site, former), what="the former runs it", within=30)
+        name = ("--controller-name", former.controller_name)
+        async with run_controller(apiserver, tmp_path, "latter", "--no-mesh", *name) as latter:
+            await eventually(lambda: runs(site, latter), what="the latter runs it", within=30)
+            await eventually(lambda: says_so(former), what="the former says so", within=30)
+            edited = gateway(former, "edge", 8081)
+            await site.apply(edited)
+            await eventually(lambda: is_observed(site), what="the edit is seen", within=30)
+            before = [await deployed(each) for each in (former, latter)]
+            for number in range(5):
+                await site.apply(route(former, "edited", ["edge"], f"/{number}"))
+                await eventually(lambda: accepted(site, "edited"), what="the status of an edit", within=15)
+            assert await runs(site, latter)
+            assert [await deployed(each) for each in (former, latter)] == before
+
+
+async def says_so(controller: Controller) -> bool:
+    return "another installation of this controller's name has taken an object" in controller.log()
+
+
+async def deployed(controller: Controller) -> float:
+    """Return how often a controller has applied objects."""
+    _status, text = await controller.ask("/metrics", controller.metrics)
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if 'verb="apply"' in line)
 
 
 def shared(controller: Controller) -> dict[str, Any]:

@@ -40,7 +40,12 @@ class Deployed:
         self.verbs: Counter[tuple[str, str]] = Counter()
         self.problems: list[Problem] = []
         self.writer = ObjectWriter(
-            client, controller="meshgw.dev/this", hold=hold_while(lambda: True), report=self.report, observer=self
+            client,
+            controller="meshgw.dev/this",
+            home="meshgw-system",
+            hold=hold_while(lambda: True),
+            report=self.report,
+            observer=self,
         )
 
     def report(self, gateway: Key, problems: Sequence[Problem]) -> None:

@@ -45,7 +45,7 @@ def marked(written: dict[str, Any], controller: str = CONTROLLER) -> dict[str, A
 class Cluster:
     """Objects of an API server; what it shows is up to the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: str = "here") -> None:
         self.objects: dict[ObjectRef, dict[str, Any]] = {}
         self.version = 0
         self.client = FakeClient(self.answer)
@@ -56,6 +56,7 @@ class Cluster:
         self.writer = ObjectWriter(
             self.client,  # type: ignore[arg-type] - it stands for one
             controller=CONTROLLER,
+            home=home,
             hold=hold_while(lambda: self.leads),
             report=self.report,
             timer=self.timer,

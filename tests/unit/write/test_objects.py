@@ -333,6 +333,31 @@ async def test_who_begins_to_lead_applies_what_is_not_in_force() -> None:
         cluster.want(body())
 
 
+async def test_of_two_installations_of_one_name_the_last_has_the_objects_and_the_first_does_not_fight() -> None:
+    first, last = Cluster(), Cluster(home="elsewhere")
+    last.objects = first.objects
+    mine, theirs = body(replicas=1), body(replicas=2)
+    async with running(first.writer.run):
+        first.want(mine, plan=plan())
+        await first.timer.advance(2)
+        async with running(last.writer.run):
+            last.show()
+            last.want(theirs, plan=plan())
+            await last.timer.advance(2)
+            for _ in range(3):
+                first.show()
+                await first.timer.advance(60)
+                last.show()
+                await last.timer.advance(60)
+            assert (first.writes, last.writes) == ([APPLY], [APPLY])
+            assert first.objects[CONFIG_MAP]["spec"] == {"replicas": 2}
+            # Also of what changes from now on.
+            first.want(body(replicas=7))
+            await first.timer.advance(60)
+            assert first.writes == [APPLY]
+            assert first.reports == []
+
+
 async def test_what_another_controller_applied_last_is_applied_even_if_it_is_the_same() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
