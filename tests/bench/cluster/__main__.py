@@ -21,7 +21,7 @@ from tests.bench.report import Step, Verdict
 
 RESULTS = Path(__file__).parent.parent / "results"
 
-FULL = ((1_000, 150, 30), (3_000, 150, 0))
+FULL = ((1_000, 150, 30), (3_000, 100, 0))
 """Routes, changes of each kind, and endpoints of each application in the end, 0 for no such measurement."""
 QUICK = ((20, 4, 3),)
 
