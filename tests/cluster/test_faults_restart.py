@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, run_controller
 from tests.cluster.test_controller import Site, backend, gateway, own_address, route
-from tests.cluster.test_faults_apiserver import serves
+from tests.cluster.test_faults_apiserver import accepted, serves
 from tests.rig.addresses import free_ports
 from tests.rig.backends import Backends
 from tests.rig.load import Load
@@ -98,6 +98,7 @@ async def test_kills_at_random_points_cost_no_request_and_no_needless_push(
                 for path, status in ((f"/{CHANGES - 1}", 200), ("/passing", 404)):
                     await eventually(lambda p=path, s=status: serves(port, p, s), what=path, within=40)
                 await eventually(lambda: has_routes(site, 2), what="the status is written", within=40)
+                await eventually(lambda: accepted(site, "moving"), what="that of the last change too", within=40)
 
                 await controller.end(signal.SIGKILL)
                 await start_again(site)
@@ -105,11 +106,15 @@ async def test_kills_at_random_points_cost_no_request_and_no_needless_push(
                 await site.apply(route(controller, "last", ["kept"], "/last"))
                 await eventually(lambda: serves(port, "/last"), what="the last change", within=20)
                 await eventually(lambda: has_routes(site, 3), what="the status is written", within=40)
+                await eventually(lambda: accepted(site, "last"), what="that of the route too", within=40)
                 await load.at_least(50)
             assert (load.report.failed, load.report.samples) == (0, []), log.read_text()
             assert set(load.report.pods) == {"first", "second"}
-            # All that was pushed since is the one table that the last change made another.
+            # All that was pushed and written since is what the last change made: one table, and two statuses.
             assert await counted(controller, "xds_push_bytes_count") == 1
+            metrics = (await controller.ask("/metrics", controller.metrics))[1]
+            written = [line for line in metrics.splitlines() if line.startswith("meshgw_api_writes_total")]
+            assert await counted(controller, "api_writes_total") == 2, written
 
 
 async def has_routes(site: Site, number: int) -> bool:
