@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--namespaces", metavar="A,B", default="", help="Namespaces that are served (default: all).")
 @click.option("--cluster-wide-secrets", is_flag=True, help="The controller is to read Secrets of every namespace.")
+@click.option("--mesh/--no-mesh", default=True, show_default=True, help="Whether there is to be an Istio.")
 @click.option("--istio-namespace", metavar="NAME", default="istio-system", show_default=True, help="Where istiod is.")
 @click.option("--revision", metavar="NAME", default="", help="Istio's revision.")
 @cluster_options
@@ -29,6 +30,7 @@ def command(
     *,
     namespaces: str,
     cluster_wide_secrets: bool,
+    mesh: bool,
     istio_namespace: str,
     revision: str,
     kubeconfig: str,
@@ -46,7 +48,8 @@ def command(
         home=system_namespace,
         mesh=istio_namespace,
     )
-    checks = ask(kubeconfig, context, lambda client: run_checks(client, Question(scope=scope, revision=revision)))
+    question = Question(scope=scope, mesh=mesh, revision=revision)
+    checks = ask(kubeconfig, context, lambda client: run_checks(client, question))
     _write(checks, output)
     if any(check.state is State.ERROR for check in checks):
         raise SystemExit(EXIT_FINDINGS)

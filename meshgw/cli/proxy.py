@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meshgw.diagnose.proxy_config import Sheet
     from meshgw.kube.client import Client
 
+_LONGEST_CAUSE = 200
 SECTIONS = ("listeners", "routes", "clusters", "endpoints", "secrets")
 
 
@@ -60,40 +61,52 @@ def list_(*, kubeconfig: str, context: str, system_namespace: str, output: str) 
 @output_option()
 def config(*, pod: str, section: str, namespace: str, kubeconfig: str, context: str, output: str) -> None:
     """Print one table of a proxy's configuration."""
-    dump = ask(kubeconfig, context, lambda client: _dump(client, namespace, pod))
-    _write(_sheet(dump, section), output, nothing=f"no {section}")
+    dump, gateway = ask(kubeconfig, context, lambda client: _read(client, namespace, pod))
+    _write(_sheet(dump, section, gateway), output, nothing=f"no {section}")
 
 
-async def _dump(client: Client, namespace: str, pod: str) -> dict[str, Any]:
-    """Return the pod's config dump; ends the program if what answers is no Envoy."""
+async def _read(client: Client, namespace: str, pod: str) -> tuple[dict[str, Any], str]:
+    """Return a pod's config dump and its Gateway; ends the program if there is no such pod, or it runs no Envoy."""
     import msgspec  # noqa: PLC0415 - only when asked for
 
     from meshgw.api.meta import Key  # noqa: PLC0415 - slow to import
+    from meshgw.diagnose.proxy_config import gateway_of  # noqa: PLC0415 - slow to import
+    from meshgw.kube.client import ApiError, UnreachableError  # noqa: PLC0415 - slow to import
     from meshgw.kube.forward import get_from_pod  # noqa: PLC0415 - slow to import
     from meshgw.names import ADMIN_PORT  # noqa: PLC0415 - only when asked for
 
-    status, body = await get_from_pod(client, Key(namespace, pod), ADMIN_PORT, "/config_dump?include_eds")
+    async def get(path: str) -> dict[str, Any]:
+        status, body = await get_from_pod(client, Key(namespace, pod), ADMIN_PORT, path)
+        if status != 200:
+            raise UnreachableError(f"{path} is answered with {status}")
+        return msgspec.json.decode(body, type=dict[str, Any])
+
     try:
-        if status == 200:
-            return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
-        pass
-    click.echo(f"error: {namespace}/{pod} gives no configuration: is it a proxy of a Gateway?", err=True)
+        dump = await get("/config_dump?include_eds")
+        return dump, gateway_of(dump, await get("/server_info"))
+    except ApiError as refused:
+        if refused.status != 404:
+            raise
+        problem = f"there is no pod {namespace}/{pod}; see -n, and `meshgw proxy list`"
+    except (UnreachableError, msgspec.DecodeError) as error:
+        cause = " ".join(str(error).split())[:_LONGEST_CAUSE]
+        problem = f"{namespace}/{pod} gives no configuration: is it a running proxy of a Gateway? ({cause})"
+    click.echo(f"error: {problem}", err=True)
     raise SystemExit(EXIT_UNREACHABLE)
 
 
-def _sheet(dump: dict[str, Any], section: str) -> Sheet:
+def _sheet(dump: dict[str, Any], section: str, gateway: str) -> Sheet:
     from meshgw.diagnose import proxy_config  # noqa: PLC0415 - slow to import
 
     if section == "secrets":
-        return proxy_config.list_secrets(dump, datetime.now(UTC))
+        return proxy_config.list_secrets(dump, datetime.now(UTC), gateway)
     tables = {
         "listeners": proxy_config.list_listeners,
         "routes": proxy_config.list_routes,
         "clusters": proxy_config.list_clusters,
         "endpoints": proxy_config.list_endpoints,
     }
-    return tables[section](dump)
+    return tables[section](dump, gateway)
 
 
 def _write(sheet: Sheet, output: str, *, nothing: str) -> None:

@@ -47,9 +47,10 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked about: the installation's scope, and the revision of Istio ("" is the default)."""
+    """What is asked about: the installation's scope, whether there is an Istio, its revision ("" is the default)."""
 
     scope: Scope = Scope()
+    mesh: bool = True
     revision: str = ""
 
 
@@ -74,7 +75,8 @@ Probe = Callable[[Client, Question], Awaitable[Sequence[Check]]]
 async def run_checks(client: Client, question: Question) -> list[Check]:
     """Return all checks in order; raises `UnreachableError` or `AccessError` if the API server cannot be asked."""
     found = list(await check_server(client, question))
-    results = await asyncio.gather(*(_guarded(name, probe, client, question) for name, probe in PROBES))
+    probes = (entry for entry in PROBES if question.mesh or entry[1] is not check_istiod)
+    results = await asyncio.gather(*(_guarded(name, probe, client, question) for name, probe in probes))
     return [*found, *(check for checks in results for check in checks)]
 
 
@@ -256,7 +258,7 @@ async def check_controller(client: Client, question: Question) -> Sequence[Check
     image = deployment["spec"]["template"]["spec"]["containers"][0].get("image", "")
     said = f"{ready} of {wanted} replicas ready, {image}"
     logs = f"kubectl -n {home} logs deployment/{NAME}"
-    state = ok("controller", said) if ready >= wanted else (warn if ready else error)("controller", said, logs)
+    state = ok("controller", said) if ready >= wanted > 0 else (warn if ready else error)("controller", said, logs)
     return [state, await _check_leader(client, home)]
 
 

@@ -76,16 +76,19 @@ def _listener_origin(words: list[str], own: str) -> str:
     return own if len(words) < 3 else f"{kind} {words[0]}/{words[1]}, listener {words[2]}"
 
 
-def gateway_of(dump: Document) -> str:
-    """Return the Gateway as `namespace/name`, from the node id; "" for an Envoy that is not ours."""
-    node = _get(_section(dump, "Bootstrap"), "bootstrap", "node")
+def gateway_of(dump: Document, info: Document | None = None) -> str:
+    """Return the Gateway as `namespace/name`, from the node id; "" for an Envoy that is not ours.
+
+    An Envoy that got its id by a flag tells it in `/server_info` only.
+    """
+    node = _get(info, "node") or _get(_section(dump, "Bootstrap"), "bootstrap", "node")
     words = str(node.get("id", "")).split("/")
     return "/".join(words[:2]) if len(words) >= 2 else ""
 
 
-def list_listeners(dump: Document) -> Sheet:
-    """Return a row for each filter chain: what it takes, and where that goes."""
-    own, rows = gateway_of(dump), []
+def list_listeners(dump: Document, own: str = "") -> Sheet:
+    """Return a row for each filter chain: what it takes, and where that goes. `own` is the proxy's Gateway."""
+    own, rows = own or gateway_of(dump), []
     section = _section(dump, "Listeners")
     found = [
         *_bodies(section, "static_listeners", "listener"),
@@ -103,9 +106,9 @@ def list_listeners(dump: Document) -> Sheet:
     return _sheet(("NAME", "ADDRESS", "MATCH", "DESTINATION", "ORIGIN"), rows)
 
 
-def list_routes(dump: Document) -> Sheet:
+def list_routes(dump: Document, own: str = "") -> Sheet:
     """Return a row for each route, in Envoy's order within a host: the first that matches is taken."""
-    own, rows = gateway_of(dump), []
+    own, rows = own or gateway_of(dump), []
     section = _section(dump, "Routes")
     configs = (
         *_bodies(section, "static_route_configs", "route_config"),
@@ -124,9 +127,9 @@ def list_routes(dump: Document) -> Sheet:
     return Sheet(columns=("NAME", "DOMAINS", "MATCH", "DESTINATION", "ORIGIN"), rows=tuple(rows))
 
 
-def list_clusters(dump: Document) -> Sheet:
+def list_clusters(dump: Document, own: str = "") -> Sheet:
     """Return a row for each cluster: how it finds endpoints, how it speaks to them, and its version."""
-    own, rows = gateway_of(dump), []
+    own, rows = own or gateway_of(dump), []
     section = _section(dump, "Clusters")
     for item in (*_items(section, "static_clusters"), *_items(section, "dynamic_active_clusters")):
         cluster = _get(item, "cluster")
@@ -135,9 +138,9 @@ def list_clusters(dump: Document) -> Sheet:
     return _sheet(("NAME", "TYPE", "TRANSPORT", "ORIGIN"), rows)
 
 
-def list_endpoints(dump: Document) -> Sheet:
+def list_endpoints(dump: Document, own: str = "") -> Sheet:
     """Return a row for each endpoint: its address, health, and the identity it must prove in the mesh."""
-    own, rows = gateway_of(dump), []
+    own, rows = own or gateway_of(dump), []
     section = _section(dump, "Endpoints")
     for config in (
         *_bodies(section, "static_endpoint_configs", "endpoint_config"),
@@ -154,9 +157,9 @@ def list_endpoints(dump: Document) -> Sheet:
     return _sheet(("ADDRESS", "STATUS", "IDENTITY", "CLUSTER", "ORIGIN"), rows)
 
 
-def list_secrets(dump: Document, now: datetime) -> Sheet:
+def list_secrets(dump: Document, now: datetime, own: str = "") -> Sheet:
     """Return a row for each certificate, never a key: whom it names and until when. `now` decides what is valid."""
-    own = gateway_of(dump)
+    own = own or gateway_of(dump)
     rows: list[tuple[str, ...]] = []
     section = _section(dump, "Secrets")
     for group, state in (

@@ -8,13 +8,14 @@ bytes of the first port, 1 is what went wrong; the first message of each holds t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import io
 from typing import TYPE_CHECKING, Final, cast
 
 from meshgw.api.meta import Key
 from meshgw.kube.client import Client
-from meshgw.kube.errors import UnreachableError
+from meshgw.kube.errors import ApiError, UnreachableError
 from meshgw.kube.paths import resource_path
 
 if TYPE_CHECKING:
@@ -37,10 +38,17 @@ async def get_from_pod(client: Client, pod: Key, port: int, path: str, *, within
             asyncio.timeout(within),
             client.socket(forward, query={"ports": str(port)}, protocol=PROTOCOL) as opened,
         ):
-            await opened.send_bytes(bytes((_DATA,)) + request)
+            with contextlib.suppress(ConnectionResetError):  # what is wrong has been said before it was closed
+                await opened.send_bytes(bytes((_DATA,)) + request)
             return await _answer(opened, f"{pod}:{port}")
     except TimeoutError:
         raise UnreachableError(f"{pod}:{port}: no answer within {within:.0f} s") from None
+    except ApiError as refused:
+        if refused.status == 404:
+            raise ApiError(404, "NotFound", f"there is no pod {pod}") from None
+        if refused.status == 403:
+            raise ApiError(403, "Forbidden", f"pods/portforward is not allowed in {pod.namespace}") from None
+        raise
 
 
 async def _answer(opened: aiohttp.ClientWebSocketResponse, where: str) -> tuple[int, bytes]:
@@ -66,7 +74,7 @@ async def _answer(opened: aiohttp.ClientWebSocketResponse, where: str) -> tuple[
                 return answer
     answer = parse_answer(bytes(received), ended=True)
     if answer is None:
-        raise UnreachableError(f"{where}: the connection ended within the answer")
+        raise UnreachableError(f"{where}: the connection ended before an answer was whole")
     return answer
 
 

@@ -34,6 +34,7 @@ class Node:
         self.ports: dict[int, int] = {}
         self.pods: list[str] = []
         self.gone: set[str] = set()
+        self.closes = b""
         self.authorized = True
         self.speaks: tuple[str, ...] = (PROTOCOL,)
         self.split = 1 << 16
@@ -68,6 +69,10 @@ class Node:
         port = int(request.query["ports"])
         for channel in (0, 1):
             await opened.send_bytes(bytes((channel,)) + port.to_bytes(2, "little"))
+        if self.closes:
+            await opened.send_bytes(b"\1" + self.closes)
+            await opened.close()
+            return opened
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[port])
         except (OSError, KeyError):

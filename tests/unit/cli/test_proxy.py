@@ -33,12 +33,19 @@ def answer(value: object) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-def run(tmp_path: Path, *arguments: str, pods: tuple[str, ...] = (), says: bytes = b"", port: int = 19000) -> Result:
+def run(
+    tmp_path: Path,
+    *arguments: str,
+    pods: tuple[str, ...] = (),
+    gone: tuple[str, ...] = (),
+    says: bytes = b"",
+    port: int = 19000,
+) -> Result:
     """Run the command beside the event loop of a server and of what runs in its pods."""
 
     async def beside() -> Result:
         node = Node()
-        node.pods = list(pods)
+        node.pods, node.gone = list(pods), set(gone)
         async with program(says) as real, node.serve(tmp_path):
             node.ports[port] = real
             command = ["proxy", *arguments, "--kubeconfig", str(tmp_path / "kubeconfig")]
@@ -73,6 +80,14 @@ def test_what_is_no_envoy_is_an_error(tmp_path: Path, says: bytes) -> None:
     done = run(tmp_path, "config", "edge-0", "clusters", says=says)
     assert done.exit_code == 3
     assert "default/edge-0 gives no configuration" in done.output
+
+
+def test_a_pod_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path, "config", "edge-0", "clusters", "-n", "shop", gone=("edge-0",))
+    assert (done.exit_code, done.output) == (
+        3,
+        "error: there is no pod shop/edge-0; see -n, and `meshgw proxy list`\n",
+    )
 
 
 def test_a_pod_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:

@@ -139,6 +139,9 @@ def test_an_installation_from_nothing_to_whole(server: ApiServer) -> None:
     done = CliRunner().invoke(main, ["check", "--kubeconfig", str(server.kubeconfig), "-o", "json"])
     assert done.exit_code == 1
     assert {row["state"] for row in json.loads(done.output)} == {"ok", "error"}
+    assert "istiod" in {row["name"] for row in json.loads(done.output)}
+    done = CliRunner().invoke(main, ["check", "--kubeconfig", str(server.kubeconfig), "-o", "json", "--no-mesh"])
+    assert {"istiod", "mesh root"} & {row["name"] for row in json.loads(done.output)} == set()
 
     # The manifests alone: permissions are whole, and nobody has come to life.
     install(server)

@@ -74,6 +74,14 @@ def test_a_dump_of_another_shape_gives_empty_tables(odd: dict[str, Any]) -> None
 def test_the_gateway_is_in_the_node_id() -> None:
     assert gateway_of(dump("Bootstrap", bootstrap={"node": {"id": "shop/edge/edge-meshgw-7f9c"}})) == "shop/edge"
     assert gateway_of(dump("Bootstrap", bootstrap={"node": {"id": "other"}})) == ""
+    assert gateway_of(dump("Bootstrap", bootstrap={}), {"node": {"id": "shop/edge/edge-meshgw-7f9c"}}) == "shop/edge"
+
+
+def test_what_is_of_no_single_object_is_the_gateways() -> None:
+    listener = {"name": "tcp/80", "filter_chains": [{"filters": [{"typed_config": {"cluster": "odd"}}]}]}
+    listeners = dump("Listeners", dynamic_listeners=[{"active_state": {"listener": listener}}])
+    assert [row[-1] for row in list_listeners(listeners, "shop/edge").rows] == ["Gateway shop/edge"]
+    assert [row[-1] for row in list_listeners(listeners).rows] == ["-"]
 
 
 def test_matches_of_routes_are_short() -> None:

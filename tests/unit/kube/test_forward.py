@@ -66,7 +66,7 @@ async def test_a_port_that_nobody_has_says_so(client: Client) -> None:
 async def test_an_answer_that_is_cut_is_no_answer(node: Node, client: Client) -> None:
     async with program(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf") as port:
         node.ports[19000] = port
-        with pytest.raises(UnreachableError, match="ended within"):
+        with pytest.raises(UnreachableError, match="ended before"):
             await get_from_pod(client, POD, 19000, "/")
 
 
@@ -81,8 +81,22 @@ async def test_a_refusal_is_the_api_servers(node: Node, client: Client) -> None:
     node.authorized = False
     with pytest.raises(ApiError) as raised:
         await get_from_pod(client, POD, 19000, "/")
-    assert raised.value.status == 403
+    assert str(raised.value) == "403 Forbidden: pods/portforward is not allowed in shop"
     assert "s3cret" not in str(raised.value)
+
+
+async def test_a_pod_that_is_not_there_is_named(node: Node, client: Client) -> None:
+    node.gone = {POD.name}
+    with pytest.raises(ApiError) as raised:
+        await get_from_pod(client, POD, 19000, "/")
+    assert str(raised.value) == "404 NotFound: there is no pod shop/edge-0"
+
+
+async def test_what_is_said_before_a_connection_is_closed_is_heard(node: Node, client: Client) -> None:
+    """As of a pod that does not run: who asks finds the connection closed already."""
+    node.closes = b"unable to do port forwarding: pod is not running"
+    with pytest.raises(UnreachableError, match="pod is not running"):
+        await get_from_pod(client, POD, 19000, "/")
 
 
 async def test_a_server_of_another_protocol_is_left(node: Node, client: Client) -> None:
