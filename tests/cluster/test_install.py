@@ -123,6 +123,19 @@ def test_what_the_proxy_runs_is_shown_with_its_origin(installed: Cluster) -> Non
     assert "PRIVATE" not in json.dumps(secrets)
 
 
+def test_who_asks_for_what_is_not_there_is_told_so(installed: Cluster) -> None:
+    rows = meshgw(installed, "proxy", "config", waypoint_pod(installed), "listeners", "-n", "shop")[1]
+    assert {row["origin"] for row in rows} >= {"Gateway shop/waypoint", "Service shop/shop"}
+    missing = "error: there is no pod shop/gone; see -n, and `meshgw proxy list`\n"
+    assert meshgw(installed, "proxy", "config", "gone", "routes", "-n", "shop") == (3, missing)
+    (shop, *_) = installed.get("-n", "shop", "pods", "-l", "app=shop")["items"]
+    code, said = meshgw(installed, "proxy", "config", shop["metadata"]["name"], "routes", "-n", "shop")
+    assert (code, "is it a running proxy of a Gateway?" in said) == (3, True), said
+    installed.kubectl("-n", "shop", "run", "waiting", "--image=registry.invalid/none:1", "--image-pull-policy=Never")
+    code, said = meshgw(installed, "proxy", "config", "waiting", "routes", "-n", "shop")
+    assert (code, said.count("\n"), "Traceback" in said) == (3, 1, False), said
+
+
 def used(cluster: LocalCluster) -> dict[tuple[str, str, str], set[int]]:
     """What the controller asked the API server for: group, resource and verb, with the statuses of the answers."""
     found: dict[tuple[str, str, str], set[int]] = {}
