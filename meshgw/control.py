@@ -82,6 +82,8 @@ class Control:
         self._metrics = metrics
         self._held: frozenset[ResourceKey] = frozenset()
         self._unsent: set[ResourceKey] = set()
+        self._unreported: list[Delta] = []  # of a commit that failed half-way: the graph has them already
+        self._moved = False
         self._aside: dict[tuple[Table[Any, Any], Hashable], _Aside] = {}
         self._findings: tuple[Finding, ...] | None = None
         self.graph.commit({t.SETTINGS: {t.SINGLE: settings}})
@@ -89,8 +91,9 @@ class Control:
     def commit(self, batch: Batch, *, moved: bool = False) -> Outcome:
         """Commit facts; then bindings, if the facts or something else has `moved` them; publish the sum of both.
 
-        What the pipeline cannot take in is set aside and costs nothing else. Raises, and changes nothing, if not even
-        what it had can be computed again, or if a policy can be replaced by nothing that denies.
+        What the pipeline cannot take in is set aside and costs nothing else. Raises, and publishes nothing, if not even
+        what it had can be computed again, or if a policy can be replaced by nothing that denies; what is taken in by
+        then is published and told with the next commit that does not.
         """
         with watched_by_size(batch):
             return self._commit(batch, moved=moved)
@@ -153,10 +156,13 @@ class Control:
     def _commit(self, batch: Batch, *, moved: bool) -> Outcome:
         began = time.perf_counter()
         known = set(self._aside)
-        deltas = self._take_in(batch)
-        moved = moved or any(delta.changed(table) for delta in deltas for table in self._placing.follows)
+        self._moved = self._moved or moved
+        self._take_in(batch)
+        follows = self._placing.follows
+        moved = self._moved or any(delta.changed(table) for delta in self._unreported for table in follows)
         if moved and (bindings := self._placing.place(self.graph)):
-            deltas += self._take_in({t.BINDINGS: bindings})
+            self._take_in({t.BINDINGS: bindings})
+        deltas, self._unreported, self._moved = self._unreported, [], False
         if any(delta.changed(t.FINDINGS) for delta in deltas):
             self._findings = None
         self._send({key for delta in deltas for key in delta.changed(RESOURCES)})
@@ -165,40 +171,44 @@ class Control:
         new = tuple(one.finding for fact, one in self._aside.items() if fact not in known)
         return Outcome(tuple(deltas), seconds, moved, new)
 
-    def _take_in(self, batch: Batch) -> list[Delta]:
+    def _advance(self, batch: Batch) -> None:
+        self._unreported.append(self.graph.commit(batch))
+
+    def _take_in(self, batch: Batch) -> None:
         """Commit facts. Where that fails, halves of them, until what cannot be taken in stands alone."""
         try:
-            deltas = [self.graph.commit(batch)]
+            self._advance(batch)
         except Exception as error:
             # Whatever it is, what is good of the batch must not wait for the rest.
-            deltas = [self.graph.commit({})]  # that this works shows that it is the batch
+            self._advance({})  # that this works shows that it is the batch
             facts = [(table, key, row) for table, rows in batch.items() for key, row in rows.items()]
             if len(facts) > 1:
                 middle = len(facts) // 2
-                return [*deltas, *self._take_in(_batch(facts[:middle])), *self._take_in(_batch(facts[middle:]))]
+                self._take_in(_batch(facts[:middle]))
+                self._take_in(_batch(facts[middle:]))
+                return
             if not facts:
                 raise
-            return [*deltas, *self._set_aside(*facts[0], error)]
+            self._set_aside(*facts[0], error)
+            return
         if self._aside:
             for table, rows in batch.items():
                 for key in rows:
                     self._aside.pop((table, key), None)
             self._metrics.set_aside.set(len(self._aside))
-        return deltas
 
-    def _set_aside(self, table: Table[Any, Any], key: Hashable, row: Any, error: Exception) -> list[Delta]:
+    def _set_aside(self, table: Table[Any, Any], key: Hashable, row: Any, error: Exception) -> None:
         """Leave a fact as it was known before; for a policy that was not known comes one that denies."""
         fault = fault_of(table.name, key, error)
         _log.error("set aside", table=table.name, key=str(key), error=str(error), at=fault.where)
         ref = _ref(row if row is not None else self.graph.get(table, key)) or _of_fault(fault).object
         message = f"cannot be taken in ({type(error).__name__}): what was known before stays"
-        stand, deltas = _stand_in(row), []
+        stand = _stand_in(row)
         if stand is not None and self.graph.get(table, key) is None:
             message = f"cannot be taken in ({type(error).__name__}): it denies"
-            deltas.append(self.graph.commit({table: {key: stand}}))
+            self._advance({table: {key: stand}})
         self._aside[table, key] = _Aside(row, Finding(code="MG9001", object=ref, message=message))
         self._metrics.set_aside.set(len(self._aside))
-        return deltas
 
     def _send(self, keys: Iterable[ResourceKey]) -> None:
         by_gateway: dict[Key, dict[tuple[str, str], Resource | None]] = {}
@@ -217,8 +227,7 @@ class Control:
         self._metrics.commits.inc()
         self._metrics.commit_seconds.observe(seconds)
         for delta in deltas:
-            for table, count in delta.recomputed.items():
-                self._metrics.rows.labels(table).inc(count)
+            self._metrics.recomputed(delta.recomputed)
             for fault in delta.faults:
                 self._metrics.faults.labels(fault.table).inc()
                 _log.error("internal error", table=fault.table, key=str(fault.key), at=fault.where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -26,6 +26,7 @@ class Metrics:
         self.commits = Counter("commits_total", "Commits of the engine", **labels)
         self.commit_seconds = Histogram("commit_seconds", "Time of one commit", buckets=_FAST, **labels)
         self.rows = Counter("rows_recomputed_total", "Rows recomputed, by table", ["table"], **labels)
+        self._rows: dict[str, Any] = {}
         self.faults = Counter("faults_total", "Rows whose computation failed, by table", ["table"], **labels)
         self.set_aside = Gauge("set_aside_facts", "What changed and could not be taken in", **labels)
         self.commit_failures = Counter("commit_failures_total", "Commits after which something is to be done", **labels)
@@ -57,6 +58,14 @@ class Metrics:
     def serve(self, address: str, port: int) -> tuple[WSGIServer, threading.Thread]:
         """Serve `/metrics`; the caller shuts the server down. Raises OSError when the port is in use."""
         return start_http_server(port, addr=address, registry=self.registry)
+
+    def recomputed(self, counts: Mapping[str, int]) -> None:
+        """Count the rows that one commit computed, by table."""
+        for table, count in counts.items():
+            child = self._rows.get(table)
+            if child is None:  # looking one up by its labels costs more than counting
+                child = self._rows[table] = self.rows.labels(table)
+            child.inc(count)
 
     def pushed(self, group: str, type_url: str, size: int, resources: int) -> None:
         """Count a response on its way to one proxy."""

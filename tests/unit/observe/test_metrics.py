@@ -21,6 +21,14 @@ def test_two_controllers_in_a_process_count_apart() -> None:
     assert (value(one, "commits_total"), value(two, "commits_total")) == (1, 0)
 
 
+def test_rows_of_several_commits_add_up_by_table() -> None:
+    metrics = Metrics()
+    metrics.recomputed({"routes": 2, "hosts": 1})
+    metrics.recomputed({"routes": 3})
+    assert value(metrics, "rows_recomputed_total", table="routes") == 5
+    assert value(metrics, "rows_recomputed_total", table="hosts") == 1
+
+
 def test_pushes_are_told_apart_by_the_short_name_of_their_type() -> None:
     metrics = Metrics()
     metrics.pushed("default/gw", CLUSTER, 1000, 3)
