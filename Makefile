@@ -7,11 +7,12 @@ RUN := $(UV) run --frozen
 PYTEST := $(RUN) pytest
 JOBS ?= auto
 REAL := apiserver or cluster
+SHAPE ?= single
 
 # Workers share compiled tests, whatever the environment says: else each compiles all of them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-fast test-envoy test-cluster cluster cluster-down lint format bench bench-cluster golden manifests clean
+.PHONY: demo test test-fast test-envoy test-cluster test-kind cluster cluster-down lint format bench bench-cluster golden manifests clean
 
 demo: $(UV)  ## An ambient mesh on this machine, with real Envoys.
 	$(RUN) --no-default-groups meshgw demo
@@ -20,6 +21,7 @@ test: lint  ## Everything: lint, types, layers, all tests with the coverage floo
 	$(RUN) coverage erase
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m 'not ($(REAL))' --cov --cov-report= tests
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m '$(REAL)' --cov --cov-append --cov-report= tests
+	$(PYTEST) -n 0 --cluster kind -m smoke tests/cluster
 	$(RUN) coverage report --fail-under=90
 	$(RUN) coverage report --fail-under=100 --include='meshgw/engine/*,meshgw/xds/session.py' --skip-covered
 
@@ -29,7 +31,10 @@ test-fast: $(UV)  ## Everything that needs neither Envoy nor Kubernetes.
 test-envoy: $(UV)  ## Only what talks to a real Envoy.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m 'envoy and not ($(REAL))' tests
 
-test-cluster: $(UV)  ## Only what needs a real API server or cluster; builds both from Go modules when absent.
+test-test-kind: $(UV)  ## What needs a real cluster, on one that kind makes; SHAPE is a file of kind-configs.
+	$(PYTEST) -n 0 --cluster kind --kind-config $(SHAPE) -m cluster tests
+
+cluster: $(UV)  ## Only what needs a real API server or cluster; builds both from Go modules when absent.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m '$(REAL)' tests
 
 cluster: $(UV)  ## A cluster with istiod, meshgw and examples on this machine, to try things on; prints how to use it.

@@ -98,21 +98,27 @@ class Layer:
         return info
 
 
-def write_archive(path: Path, name: str, layers: Sequence[Layer], config: Config) -> None:
-    """Write the image `name` (`registry/repository:tag`) to `path`."""
+def write_archive(path: Path, name: str | Sequence[str], layers: Sequence[Layer | Path], config: Config) -> None:
+    """Write an image to `path` under one name (`registry/repository:tag`) or several; a layer may be a tar file."""
     written = []
+    tars = []
     try:
         for number, layer in enumerate(layers):
+            if isinstance(layer, Path):
+                tars.append(layer)
+                continue
             scratch = path.with_name(f".{path.name}.layer{number}")
             written.append(scratch)
+            tars.append(scratch)
             layer.write(scratch)
-        _assemble(path, name, [(layer, _digest(layer)) for layer in written], config)
+        names = [name] if isinstance(name, str) else name
+        _assemble(path, names, [(layer, _digest(layer)) for layer in tars], config)
     finally:
         for scratch in written:
             scratch.unlink(missing_ok=True)
 
 
-def _assemble(path: Path, name: str, layers: Sequence[tuple[Path, str]], config: Config) -> None:
+def _assemble(path: Path, names: Sequence[str], layers: Sequence[tuple[Path, str]], config: Config) -> None:
     described = _encode(_config(config, [digest for _, digest in layers]))
     manifest = _encode(
         {
@@ -141,12 +147,13 @@ def _assemble(path: Path, name: str, layers: Sequence[tuple[Path, str]], config:
                     "org.opencontainers.image.ref.name": name.rpartition(":")[2],
                 },
             }
+            for name in names
         ],
     }
     docker = [
         {
             "Config": _blob(described),
-            "RepoTags": [name],
+            "RepoTags": [*names],
             "Layers": [f"blobs/sha256/{digest}" for _, digest in layers],
         }
     ]

@@ -38,7 +38,11 @@ class Recipe(NamedTuple):
 
 def image(name: str) -> Path:
     """Return the archive of an image of `RECIPES`, packed if need be; blocks for seconds, minutes with its programs."""
-    recipe = RECIPES[name]
+    return pack(name, RECIPES[name])
+
+
+def pack(name: str, recipe: Recipe) -> Path:
+    """Return the archive of an image, packed if need be."""
     layer = recipe.layer()
     root = cache_directory() / "images"
     path = root / f"{re.sub('[^a-z0-9.]+', '-', name)}-{_fingerprint(recipe, layer)}.tar"
@@ -91,9 +95,14 @@ def _binaries(**targets: str) -> Callable[[], Layer]:
     return layer
 
 
+def add_envoy(layer: Layer) -> None:
+    """Put Envoy, with its libraries."""
+    add_program(layer, find_envoy(os.environ.get("MESHGW_TEST_ENVOY")).path, "/usr/local/bin/envoy")
+
+
 def _envoy() -> Layer:
     made = Layer()
-    add_program(made, find_envoy(os.environ.get("MESHGW_TEST_ENVOY")).path, "/usr/local/bin/envoy")
+    add_envoy(made)
     made.folder("/tmp", mode=0o1777)
     made.folder("/etc/envoy")
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")

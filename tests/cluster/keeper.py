@@ -71,6 +71,11 @@ class Plot(NamedTuple):
         return f"{self._prefix}.192.0/24"
 
     @property
+    def machines(self) -> str:
+        """The addresses of nodes that are containers."""
+        return f"{self._prefix}.128.0/24"
+
+    @property
     def host(self) -> str:
         """This machine's address on the way to the cluster; pods reach what the tests serve there."""
         return f"{self._prefix}.255.1"

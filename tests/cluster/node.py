@@ -59,7 +59,7 @@ def write_files(folder: Path, plot: Plot, pki: ClusterAuthority) -> None:
     (folder / "resolv.conf").write_text("nameserver 127.0.0.53\n")
     (folder / "containerd.toml").write_text(_containerd(folder))
     for place, name, document in (
-        ("cni", "10-ptp.conflist", _network(plot)),
+        ("cni", "10-ptp.conflist", network([plot.pods])),
         ("", "kubelet.yaml", _kubelet(folder, plot)),
         ("", "proxy.yaml", _proxy(plot)),
     ):
@@ -152,7 +152,8 @@ state = "/run/containerd"
 """
 
 
-def _network(plot: Plot) -> Mapping[str, Any]:
+def network(pods: Sequence[str]) -> Mapping[str, Any]:
+    """Return the CNI configuration of a node with these addresses for pods: a range of IPv4, of IPv6, or both."""
     return {
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -163,8 +164,8 @@ def _network(plot: Plot) -> Mapping[str, Any]:
                 "ipam": {
                     "type": "host-local",
                     "dataDir": "/run/cni",
-                    "ranges": [[{"subnet": plot.pods}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": [[{"subnet": subnet}] for subnet in pods],
+                    "routes": [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in pods],
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},

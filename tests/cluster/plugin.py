@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import existing, local
+from tests.cluster import existing, kind, kind_config, local, node_image
 from tests.cluster.apiserver import ApiServer, run_apiserver
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import RECIPES, image
+from tests.cluster.images import ECHO, ENVOY, RECIPES, image
 from tests.cluster.istiod import Istiod
 from tests.cluster.programs import ProgramsError, build
 from tests.cluster.seed import definitions
@@ -21,7 +21,7 @@ from tests.cluster.seed import definitions
 REQUIRED = "MESHGW_REQUIRE_CLUSTER"
 """Set where a machine must be able to run these tests: what would be skipped fails."""
 
-PROVIDERS = ("local", "existing")
+PROVIDERS = ("local", "kind", "existing")
 
 _FOLDERS = {Path(__file__).parent, Path(__file__).parent.parent / "kube"}
 """All tests in here belong to these tiers: they use programs that take minutes to build."""
@@ -29,6 +29,7 @@ _FOLDERS = {Path(__file__).parent, Path(__file__).parent.parent / "kube"}
 _APISERVER_FIXTURES = {"apiserver", "start_apiserver"}
 _CLUSTER_FIXTURES = {"cluster", "istiod", "start_cluster"}
 _APISERVER_PROGRAMS = ("control",)
+_PROGRAMS = {"local": local.PROGRAMS, "kind": ("control",), "existing": ("control",)}
 _PATIENCE = 300
 """Seconds that a test may take with the start of what it uses, on a machine that is busy with other tests."""
 
@@ -37,8 +38,13 @@ _UNBUILT = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the choice of a cluster."""
-    parser.getgroup("cluster").addoption(
-        "--cluster", choices=PROVIDERS, default="local", help="who provides the cluster (default: local)"
+    group = parser.getgroup("cluster")
+    group.addoption("--cluster", choices=PROVIDERS, default="local", help="who provides the cluster (default: local)")
+    group.addoption(
+        "--kind-config",
+        choices=kind_config.shapes(),
+        default="single",
+        help="the shape in kind-configs that a cluster of kind has (default: single)",
     )
 
 
@@ -66,7 +72,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         needed += _APISERVER_PROGRAMS
     if any(item.get_closest_marker("cluster") for item in session.items) and not _why_no_cluster(option.cluster):
         packed += RECIPES
-        needed += [*local.PROGRAMS, *(program for name in packed for program in RECIPES[name].programs)]
+        needed += [*_PROGRAMS[option.cluster], *(program for name in packed for program in RECIPES[name].programs)]
     modules = {getattr(item, "module", None) for item in session.items}
     needed += sorted({name for module in modules for name in getattr(module, "PROGRAMS", ())})
     if option.collectonly or not needed:
@@ -79,7 +85,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             for name in packed:
                 image(name)
             definitions()
-        except (ProgramsError, OSError) as error:
+            if packed and option.cluster == "kind":
+                kind.prepare()
+        except (ProgramsError, node_image.NodeImageError, OSError) as error:
             sys.stderr.write(f"tests/cluster: {error}\n")
             session.config.stash[_UNBUILT] = str(error)
 
@@ -118,13 +126,23 @@ def cluster(
     if chosen == "local":
         with local.run_local_cluster(seeded=True) as started:
             yield started
-    else:
-        with existing.use_existing_cluster() as found:
-            for name in local.IMAGES:
-                found.provide(name)
-            found.install_gateway_api()
-            found.install_istio()
-            yield found
+        return
+    shape = request.config.option.kind_config
+    run = kind.run_kind_cluster(shape) if chosen == "kind" else existing.use_existing_cluster()
+    with run as found:
+        for name in (ENVOY, ECHO):
+            found.provide(name)
+        found.install_gateway_api()
+        found.install_istio()
+        yield found
+
+
+@pytest.fixture
+def local_cluster(cluster: Cluster) -> local.LocalCluster:
+    """The run's cluster where it is a local one, whose node the test may look into; elsewhere the test is skipped."""
+    if not isinstance(cluster, local.LocalCluster):
+        pytest.skip("only a local cluster lets a test look into its node")
+    return cluster
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +156,8 @@ def istiod(cluster: Cluster) -> Istiod:
 @pytest.fixture
 def start_cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[Callable[..., local.LocalCluster]]:
     """A function that starts a local cluster for this test alone: `run_local_cluster`, ended with the test."""
+    if request.config.option.cluster != "local":
+        pytest.skip("only local clusters are started for one test alone")
     if cause := local.why_not():
         _unavailable(cause)
     with contextlib.ExitStack() as stack:
@@ -145,7 +165,7 @@ def start_cluster(request: pytest.FixtureRequest, _programs: None) -> Iterator[C
 
 
 def _why_no_cluster(provider: str) -> str | None:
-    return {"local": local.why_not, "existing": existing.why_not}[provider]()
+    return {"local": local.why_not, "kind": kind.why_not, "existing": existing.why_not}[provider]()
 
 
 def _unavailable(cause: str) -> None:

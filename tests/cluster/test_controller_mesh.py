@@ -79,6 +79,7 @@ def route(controller: Controller, *services: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.smoke
 async def test_an_ingress_gateway_reaches_the_mesh_with_its_own_identity(
     controller: Controller, cluster: Cluster, istiod: Istiod
 ) -> None:
@@ -120,6 +121,7 @@ async def test_an_ingress_gateway_reaches_the_mesh_with_its_own_identity(
         raise AssertionError(f"{error}\n{pods}\n{controller.log()[-6000:]}") from None
 
 
+@pytest.mark.smoke
 async def test_a_waypoint_is_one_for_istiod(controller: Controller, cluster: Cluster, istiod: Istiod) -> None:
     space = controller.name
     waypoint = gateway(

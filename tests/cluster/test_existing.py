@@ -19,9 +19,9 @@ def test_what_is_missing_is_told(environ: dict[str, str], named: str) -> None:
     assert named in (why_not(environ) or "")
 
 
-def test_cluster_of_a_kubeconfig_is_as_good_as_any(cluster: LocalCluster, tmp_path: Path) -> None:
-    loader = shlex.join(cluster.command(["ctr", "--namespace", "k8s.io", "images", "import"]))
-    environ = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), LOADER: loader}
+def test_cluster_of_a_kubeconfig_is_as_good_as_any(local_cluster: LocalCluster, tmp_path: Path) -> None:
+    loader = shlex.join(local_cluster.command(["ctr", "--namespace", "k8s.io", "images", "import"]))
+    environ = {**os.environ, "KUBECONFIG": str(local_cluster.kubeconfig), LOADER: loader}
     assert why_not(environ) is None
     layer = Layer()
     layer.add(executable("pause"), "/bin/wait", mode=0o755)
@@ -35,6 +35,6 @@ def test_cluster_of_a_kubeconfig_is_as_good_as_any(cluster: LocalCluster, tmp_pa
         server = Echo(existing, space, "server")
         server.deploy()
         assert existing.resolve(server.host)
-        assert existing.host == cluster.host
+        assert existing.host == local_cluster.host
         with pytest.raises(KubectlError, match=r"nothing\.tar"):
             existing.load_image(tmp_path / "nothing.tar")

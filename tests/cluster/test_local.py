@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import cgroups
 from tests.cluster.audit import read_audit
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import COREDNS, ECHO, PAUSE
@@ -22,6 +20,7 @@ from tests.cluster.keeper import Plot
 from tests.cluster.local import LocalCluster
 from tests.cluster.namespaces import ROOT, locks
 from tests.cluster.processes import wait_until
+from tests.cluster.remains import left_of
 from tests.rig.waiting import eventually
 
 _ECHO = """
@@ -68,6 +67,7 @@ def echo(cluster: Cluster) -> str:
     return space
 
 
+@pytest.mark.smoke
 def test_pods_services_and_load_balancers_answer_here(cluster: Cluster, echo: str) -> None:
     (pod,) = cluster.get("-n", echo, "pods")["items"]
     service = cluster.get("-n", echo, "service", "echo")["spec"]["clusterIP"]
@@ -76,6 +76,7 @@ def test_pods_services_and_load_balancers_answer_here(cluster: Cluster, echo: st
         assert f"Hostname={pod['metadata']['name']}" in _get(f"http://{here}:{there}/")
 
 
+@pytest.mark.smoke
 def test_pods_reach_names_services_and_load_balancers(cluster: Cluster, echo: str) -> None:
     (pod,) = cluster.get("-n", echo, "pods")["items"]
     balancer = cluster.load_balancer(echo, "echo")
@@ -153,18 +154,18 @@ def test_load_balancer_address_is_freed_and_given_again(cluster: Cluster, echo: 
     cluster.kubectl("-n", echo, "delete", "service", "two", "three")
 
 
-def test_requests_are_in_the_audit_log(cluster: LocalCluster, echo: str) -> None:
-    users = {event["user"]["username"] for event in read_audit(cluster.folder / "audit.log")}
-    assert {"admin", f"system:node:{cluster.plot.name}", "system:serviceaccount:kube-system:coredns"} <= users
+def test_requests_are_in_the_audit_log(local_cluster: LocalCluster, echo: str) -> None:
+    users = {event["user"]["username"] for event in read_audit(local_cluster.folder / "audit.log")}
+    assert {"admin", f"system:node:{local_cluster.plot.name}", "system:serviceaccount:kube-system:coredns"} <= users
 
 
-def test_clusters_coexist(cluster: LocalCluster, start_cluster: Callable[..., LocalCluster]) -> None:
+def test_clusters_coexist(local_cluster: LocalCluster, start_cluster: Callable[..., LocalCluster]) -> None:
     other = start_cluster([PAUSE, COREDNS])
-    assert other.plot != cluster.plot
+    assert other.plot != local_cluster.plot
     assert other.resolve("kubernetes.default.svc.cluster.local") == other.plot.api
-    assert cluster.resolve("kubernetes.default.svc.cluster.local") == cluster.plot.api
+    assert local_cluster.resolve("kubernetes.default.svc.cluster.local") == local_cluster.plot.api
     other.create_namespace("only-here")
-    assert "only-here" not in cluster.kubectl("get", "namespaces")
+    assert "only-here" not in local_cluster.kubectl("get", "namespaces")
 
 
 def test_node_programs_can_be_killed_and_restarted(start_cluster: Callable[..., LocalCluster]) -> None:
@@ -176,31 +177,15 @@ def test_node_programs_can_be_killed_and_restarted(start_cluster: Callable[..., 
     own.kubectl("wait", "node", own.plot.name, "--for=condition=Ready", "--timeout=60s")
 
 
-def _left_of(plot: Plot, folder: Path) -> list[str]:
-    """Return what a cluster has on this machine."""
-    roots = [*cgroups.hierarchies(), *cgroups.hierarchies(version=2)]
-    left = [str(root / plot.name) for root in roots if (root / plot.name).exists()]
-    left += [name for _, name in socket.if_nameindex() if name == plot.interface]
-    left += [str(folder)] if folder.exists() else []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                told = (process / "cmdline").read_bytes() + (process / "mountinfo").read_bytes()
-            except OSError:
-                continue
-            left += [process.name] if str(folder).encode() in told else []
-    return left
-
-
 async def test_nothing_is_left_when_the_first_process_ends(start_cluster: Callable[..., LocalCluster]) -> None:
     own = await asyncio.to_thread(start_cluster, [PAUSE, COREDNS])
     plot, folder, pid = own.plot, own.folder, own.pid
-    held = await asyncio.to_thread(_left_of, plot, folder)
+    held = await asyncio.to_thread(left_of, plot, folder)
     assert str(pid) in held
     assert plot.interface in held
     assert len(held) > 10, "programs, shims and pods, cgroups, the folder"
     os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not _left_of(plot, folder), what="nothing is left", within=20)
+    await eventually(lambda: not left_of(plot, folder), what="nothing is left", within=20)
 
 
 _RUN = """
@@ -228,17 +213,17 @@ async def _crash(*, keeper_too: bool) -> tuple[Plot, Path]:
     return Plot(int(number)), Path(folder)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("local_cluster")
 async def test_nothing_is_left_when_the_tests_crash() -> None:
     plot, folder = await _crash(keeper_too=False)
-    await eventually(lambda: not _left_of(plot, folder), what="nothing is left", within=20)
+    await eventually(lambda: not left_of(plot, folder), what="nothing is left", within=20)
 
 
 async def test_next_cluster_removes_what_a_killed_keeper_left(start_cluster: Callable[..., LocalCluster]) -> None:
     plot, folder = await _crash(keeper_too=True)
 
     def no_process() -> bool:
-        return not any(entry.isdigit() for entry in _left_of(plot, folder))
+        return not any(entry.isdigit() for entry in left_of(plot, folder))
 
     await eventually(no_process, what="no process is left", within=20)
     own = await asyncio.to_thread(start_cluster, [PAUSE, COREDNS])
