@@ -261,7 +261,7 @@ def _service_name(service: Service, port: int) -> str:
 
 def _service_cluster(service: Service, port: int) -> Document:
     raw = extension("raw", "transport_sockets.raw_buffer.v3.RawBuffer")
-    passed = [{"name": name, "kind": {"host": {}}} for name in (_ORIGINAL, _METADATA)]
+    passed: list[Document] = [{"name": name, "kind": {"host": {}}} for name in (_ORIGINAL, _METADATA)]
     return {
         **_endpoints_cluster(_service_name(service, port)),
         "transport_socket": extension(
