@@ -41,7 +41,7 @@ _AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
 
 
 class UnavailableError(Exception):
-    """Debian's packages cannot be had now."""
+    """The engine does not run here, or Debian's packages cannot be had now."""
 
 
 def why_not() -> str | None:
@@ -72,11 +72,12 @@ def base_names() -> Mapping[str, str]:
 def build(name: str, folder: Path) -> Iterator[Path]:
     """Build the image and yield it as an archive, which names it `name`; the engine's own files go with the block.
 
-    Raises UnavailableError for want of packages.
+    Raises UnavailableError where that cannot be.
     """
     names = base_names()
     with tempfile.TemporaryDirectory(dir=folder, prefix="engine-") as scratch:
         engine = _Engine(Path(scratch))
+        engine.check()
         try:
             trusted = {"SSL_CERT_FILE": _AUTHORITIES, "PIP_CERT": _AUTHORITIES}
             engine.make_base(names["BASE"], [_unpacked(_RUN)], {})
@@ -115,6 +116,13 @@ class _Engine:
                 f"buildah {verb} ended with {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
             )
         return done.stdout.strip()
+
+    def check(self) -> None:
+        """Raise UnavailableError if it cannot keep images, as on some file systems."""
+        try:
+            self("images")
+        except RuntimeError as error:
+            raise UnavailableError(str(error)) from None
 
     def make_base(self, name: str, trees: Iterable[Path], environ: Mapping[str, str]) -> None:
         """Make an image of folders."""
