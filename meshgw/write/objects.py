@@ -97,7 +97,7 @@ class _Object:
         self.lost = False
         """Whether it was told that another installation has it."""
         self.unjudged: OwnedObject | None = None
-        """All of what was found, as long as it may be that nothing has to be applied to it."""
+        """All of what was found, until it is known what it should be."""
 
 
 _answer_of = msgspec.json.Decoder(_Answer).decode
@@ -144,8 +144,8 @@ class ObjectWriter:
                 known = known or self._objects.setdefault(ref, _Object())
                 version = item.observed.resource_version
                 known.found = find(ref.kind, item.object, uid=item.observed.uid, resource_version=version)
-                judged = known.applied is not None and known.applied.digest == known.found.digest
-                known.unjudged = None if judged else item.object
+                known.unjudged = item.object
+                self._judge(known)
                 self.queue.mark(ref, fresh=False)
                 self._mark_workloads(ref)
             elif item.observed is None and known is not None:
@@ -166,11 +166,13 @@ class ObjectWriter:
         for ref in sorted(objects, key=_turn):
             known = self._objects.setdefault(ref, _Object())
             former, known.row = known.row, objects[ref]
+            self._judge(known)
             if former is not None and (known.row is None or known.row.gateway != former.gateway):
                 self._settle(former.gateway, ref, None)
             if not self._forget(ref, known):
                 self.queue.mark(ref)
         for ref, known in self._objects.items():
+            known.unjudged = None
             if known.row is None and known.found is not None and known.found.gateway_in(ref.namespace) in plans:
                 self.queue.mark(ref)
 
@@ -240,7 +242,6 @@ class ObjectWriter:
             return Outcome.REFUSED
         known.applied = _Applied(row.body, after.digest)
         if known.found is found:
-            known.unjudged = None
             known.found = after
             self._mark_workloads(ref)
         if known.row is row:
@@ -249,7 +250,7 @@ class ObjectWriter:
 
     def _is_done(self, ref: ObjectRef, known: _Object, row: ProxyObject, found: Found) -> bool:
         """Whether there is nothing to apply to what was found."""
-        if known.applied == (row.body, found.digest) or self._judge(known, row, found):
+        if known.applied == (row.body, found.digest):
             self._settle(row.gateway, ref, None)
             return True
         return self._is_lost(ref, known, found)
@@ -271,15 +272,15 @@ class ObjectWriter:
             )
         return True
 
-    def _judge(self, known: _Object, row: ProxyObject, found: Found) -> bool:
-        """Whether a row is in force already, as after a restart or with a new leader; takes note of it."""
-        seen, known.unjudged = known.unjudged, None
-        if seen is None or (found.controller, found.installation) != (self._controller, self._home):
-            return False
-        if not found.is_of(_owner_of(row)) or not is_in_force(seen, row.body):
-            return False
-        known.applied = _Applied(row.body, found.digest)
-        return True
+    def _judge(self, known: _Object) -> None:
+        """Find out whether a row is in force already, as after a restart or with a new leader."""
+        row, found, seen = known.row, known.found, known.unjudged
+        if row is None or found is None or seen is None:
+            return
+        known.unjudged = None
+        is_own = (found.controller, found.installation) == (self._controller, self._home)
+        if is_own and found.is_of(_owner_of(row)) and is_in_force(seen, row.body):
+            known.applied = _Applied(row.body, found.digest)
 
     def _has_account(self, ref: ObjectRef, row: ProxyObject) -> bool:
         """Return whether the ServiceAccount as which a workload runs is of the same Gateway: nobody else's is used."""
