@@ -11,6 +11,8 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ENDLESS = 1 << 20
+"""Columns; what does not fit is cut."""
 FORMATS = ("table", "json", "yaml")
 
 
@@ -90,5 +92,5 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_row(*row)
     console = Console(highlight=False, markup=False, emoji=False)
     if not sys.stdout.isatty():
-        console = Console(highlight=False, markup=False, emoji=False, width=400, no_color=True)
+        console = Console(highlight=False, markup=False, emoji=False, width=_ENDLESS, no_color=True)
     console.print(table)

@@ -26,9 +26,9 @@ def test_one_document_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_table_off_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    write_table(("NAME", "TEXT"), [("[red]a[/]", "x" * 150), ("b", "y")])
+    write_table(("NAME", "TEXT", "LAST"), [("[red]a[/]", "x" * 5000, "z"), ("b", "y", "z")])
     header, first, second = capsys.readouterr().out.splitlines()
-    assert header.split() == ["NAME", "TEXT"]
-    assert first.split() == ["[red]a[/]", "x" * 150]
-    assert second.split() == ["b", "y"]
+    assert header.split() == ["NAME", "TEXT", "LAST"]
+    assert first.split() == ["[red]a[/]", "x" * 5000, "z"]
+    assert second.split() == ["b", "y", "z"]
     assert header.index("TEXT") == first.index("x") == second.index("y")
