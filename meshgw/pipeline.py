@@ -210,7 +210,12 @@ def list_kinds() -> Registry:
 
 def build_graph(*, incremental: bool = True) -> Graph:
     """Return an empty pipeline; with `incremental` False every commit computes everything anew (for incidents)."""
-    known: list[Table[Any, Any]] = [t.SETTINGS, t.BINDINGS, t.WORKLOAD_CERTIFICATES, t.IDENTITY_PROBLEMS]
-    known.append(t.REMEMBERED_CLASSES)
+    known: list[Table[Any, Any]] = [
+        t.SETTINGS,
+        t.REMEMBERED_CLASSES,
+        t.BINDINGS,
+        t.WORKLOAD_CERTIFICATES,
+        t.IDENTITY_PROBLEMS,
+    ]
     sources = [*known, *list_facts().values()]
     return Graph(sources=sources, steps=list_steps(), incremental=incremental)

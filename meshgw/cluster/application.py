@@ -294,7 +294,7 @@ class Application:
         if outcome.gateways or {t.SERVICE_ACCOUNTS, t.SETTINGS} & set(tables):
             self._follow_accounts()
         for finding in outcome.set_aside:
-            self.events.publish(finding.object, "InternalError", finding.message)
+            self._tell(finding.object, "InternalError", finding.message)
 
     def _follow_gateways(self) -> None:
         assert self.server is not None  # noqa: S101 - there is one before the first commit
@@ -336,15 +336,18 @@ class Application:
             graph = self.control.graph
             causes = blame(graph, self.registry, resources, finding.message)
             since = f" (since {', '.join(map(str, causes))} changed)" if causes else ""
-            self._tell_refused(finding.object, f"{finding.message}{since}")
+            self._tell(finding.object, "ConfigurationRefused", f"{finding.message}{since}")
             for cause in causes:
                 if cause != finding.object:
-                    self._tell_refused(cause, f"a proxy of {finding.object} refuses what follows: {finding.message}")
+                    note = f"a proxy of {finding.object} refuses what follows from this: {finding.message}"
+                    self._tell(cause, "ConfigurationRefused", note)
 
-    def _tell_refused(self, about: ObjectRef, note: str) -> None:
-        source = self.control.graph.get(list_facts()[about.kind], about.key)
-        uid = source.metadata.uid if source is not None else ""
-        self.events.publish(about, "ConfigurationRefused", note, uid=uid)
+    def _tell(self, about: ObjectRef, reason: str, note: str) -> None:
+        """Tell by an Event on an object; what is none has nobody to be told."""
+        table = list_facts().get(about.kind)
+        if table is not None:
+            source = self.control.aside.get(table, {}).get(about.key) or self.control.graph.get(table, about.key)
+            self.events.publish(about, reason, note, uid=source.metadata.uid if source is not None else "")
 
     def _lead(self, leads: bool) -> None:  # noqa: FBT001 - called by the elector
         self.metrics.leads.set(leads)

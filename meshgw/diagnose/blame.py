@@ -17,7 +17,7 @@ from meshgw.ir.keys import ResourceKey
 
 FEW: Final = 3
 """More objects than these are nobody's fault in particular, unless Envoy names them."""
-_MOST: Final = 2_000
+_MOST: Final = 500
 """Rows that are looked at."""
 
 Row = tuple[str, Any]

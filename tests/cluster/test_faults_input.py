@@ -55,7 +55,7 @@ async def test_an_object_that_no_commit_gets_past_does_not_end_the_controller(
 
     async def events() -> list[tuple[str, str]]:
         found = await asyncio.to_thread(apiserver.get, "-n", "poisoned", "events.events.k8s.io")
-        return [(each["regarding"]["name"], each["reason"]) for each in found["items"]]
+        return [(each["regarding"]["name"], each["reason"]) for each in found["items"] if each["regarding"]["uid"]]
 
     root = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "poisoned-root"}}
     ref = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": installation.class_()}
