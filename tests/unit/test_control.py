@@ -123,15 +123,20 @@ def test_a_first_commit_is_published_once_whatever_is_in_it() -> None:
 
 def test_a_policy_that_no_commit_gets_past_denies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "FEATURES", (poisonous(t.AUTHORIZATION_POLICIES), *features.FEATURES))
-    control = serving([])
+    published: Published = []
+    control = serving(published)
     control.commit(read_text(POLICY)[0])
     assert control.graph.rows(t.AUTHORIZATION_POLICIES)[Key("default", "poison")].unreadable
     assert {finding.code for finding in control.findings()} >= {"MG9001", "MG4004"}
 
-    with pytest.raises(WiringError):  # what denies cannot be taken in either: nothing changes
-        control.commit(read_text(POLICY.replace("poison", "venom") + route("r"))[0])
-    control.commit(read_text(route("later"))[0])
-    assert Key("default", "later") in control.graph.rows(t.HTTP_ROUTES)
+    published.clear()
+    with pytest.raises(WiringError):  # what denies cannot be taken in either: nothing is published without it
+        control.commit({**read_text(route("r"))[0], **read_text(POLICY.replace("poison", "venom"))[0]})
+    assert not published
+    outcome = control.commit({})
+    assert Key("default", "r") in control.graph.rows(t.HTTP_ROUTES)
+    assert any(delta.changed(t.HTTP_ROUTES) for delta in outcome.deltas), "what was taken in before is told"
+    assert published, "and published"
 
 
 def test_a_gateway_that_cannot_be_published_costs_no_other_and_is_sent_again() -> None:
