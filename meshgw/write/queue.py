@@ -48,7 +48,9 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     at_once: int = 8
     floor: float = 1.0
-    """Least time between two writes of one key; the first write waits for nothing."""
+    """Least time between two writes of one key."""
+    moment: float = 0.0
+    """For how long the first write waits: what a change means for traffic goes first, and what follows comes along."""
     first_retry: float = 0.5
     longest_retry: float = 30.0
     first_refusal: float = 5.0
@@ -173,7 +175,8 @@ class Queue(Generic[K]):
         if slot is None:
             slot = self._slots[key] = _Slot()
             slot.since = self._timer.time()
-            self._make_ready(key, slot)
+            self._set(slot, dirty=True)
+            self._rest(key, slot, self._pace.moment)
         elif slot.state is not _State.READY:
             if not slot.waits:
                 slot.since = self._timer.time()

@@ -21,6 +21,7 @@ from meshgw.write.status import build_patch, generation_of
 _log = structlog.get_logger(__name__)
 
 _VERB: Final = "patch status"
+_PACE: Final = Pace(moment=0.02)
 
 
 class _Metadata(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -81,7 +82,7 @@ class StatusWriter:
         self._objects: dict[ObjectRef, _Object] = {}
         self._uncommitted: set[ObjectRef] = set()
         """Objects seen since the last commit with a generation, or a status, of which it knew nothing."""
-        self.queue: Final = Queue[ObjectRef]("status", self._write, pace=pace, observer=observer, timer=timer)
+        self.queue: Final = Queue[ObjectRef]("status", self._write, pace=pace or _PACE, observer=observer, timer=timer)
 
     def observe(self, kind: Kind, seen: Sequence[Seen]) -> None:
         """Take in what was seen of objects of a kind; kinds without status of ours are passed over."""

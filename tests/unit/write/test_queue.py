@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from meshgw.kube.errors import AccessError, ApiError, UnreachableError
@@ -60,6 +61,29 @@ async def test_the_first_write_waits_for_nothing_and_the_next_for_the_floor() ->
         writer.queue.mark("a")
         await settle()
         assert writer.turns[2:] == [(3.25, "a")]
+
+
+async def test_the_first_write_may_wait_a_moment_for_what_follows() -> None:
+    writer = Writer()
+    writer.queue._pace = msgspec.structs.replace(PACE, moment=0.25)
+    async with running(writer.queue.run):
+        writer.queue.mark("a")
+        await writer.timer.advance(0.125)
+        writer.queue.mark("a")
+        assert len(writer.queue) == 1
+        await writer.timer.advance(0.0625)
+        assert writer.turns == []
+        await writer.timer.advance(0.125)
+        assert writer.turns == [(0.25, "a")]
+        writer.queue.mark("b")
+        writer.queue.forget("b")
+        await settle()
+        assert [key for _at, key in writer.turns] == ["a", "b"]
+        writer.queue.mark("c")
+        drained = asyncio.ensure_future(writer.queue.drain(1.0))
+        await writer.timer.advance(0.25)
+        assert await drained == 0
+        assert [key for _at, key in writer.turns] == ["a", "b", "c"]
 
 
 async def test_a_turn_without_a_write_holds_up_nothing() -> None:
