@@ -31,11 +31,11 @@ test-fast: $(UV)  ## Everything that needs neither Envoy nor Kubernetes.
 test-envoy: $(UV)  ## Only what talks to a real Envoy.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m 'envoy and not ($(REAL))' tests
 
-test-test-kind: $(UV)  ## What needs a real cluster, on one that kind makes; SHAPE is a file of kind-configs.
-	$(PYTEST) -n 0 --cluster kind --kind-config $(SHAPE) -m cluster tests
-
-cluster: $(UV)  ## Only what needs a real API server or cluster; builds both from Go modules when absent.
+test-cluster: $(UV)  ## Only what needs a real API server or cluster; builds both from Go modules when absent.
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m '$(REAL)' tests
+
+test-kind: $(UV)  ## What needs a real cluster, on one that kind makes; SHAPE is a file of kind-configs.
+	$(PYTEST) -n 0 --cluster kind --kind-config $(SHAPE) -m cluster tests
 
 cluster: $(UV)  ## A cluster with istiod, meshgw and examples on this machine, to try things on; prints how to use it.
 	@$(RUN) python -m tests.cluster up
