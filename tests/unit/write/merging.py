@@ -34,6 +34,11 @@ def body(uid: str = "g1", ref: ObjectRef = CONFIG_MAP, **spec: Any) -> dict[str,
     return {"apiVersion": "apps/v1", "kind": ref.kind, "metadata": metadata, "spec": spec or {"replicas": 2}}
 
 
+def unowned(ref: ObjectRef = CONFIG_MAP) -> dict[str, Any]:
+    """Return an object of that name as somebody else makes it."""
+    return body(ref=ref) | {"metadata": {"name": ref.name, "namespace": ref.namespace}}
+
+
 def plan(deploying: Deploying = Deploying.MANAGED, uid: str = "g1") -> ProxyPlan:
     return ProxyPlan(gateway=GATEWAY, name="gw-c", deploying=deploying, uid=uid)
 
@@ -125,9 +130,19 @@ class Cluster:
             row = ProxyObject(gateway=GATEWAY, api_version="apps/v1", body=msgspec.json.encode(written))
         self.writer.desire({ref: row}, {GATEWAY: plans["plan"]} if "plan" in plans else {})
 
-    async def give_account(self) -> None:
-        self.want(body(ref=ACCOUNT), ACCOUNT, plan=plan())
+    async def bring(self, written: dict[str, Any] | None, ref: ObjectRef = CONFIG_MAP, **plans: Any) -> None:
+        """Want something, and let the writer do what it has to."""
+        self.want(written, ref, **plans)
         await self.timer.advance(2)
+
+    def successor(self) -> Cluster:
+        """Return the same objects with another writer, which knows nothing yet."""
+        found = Cluster()
+        found.objects, found.version = self.objects, self.version
+        return found
+
+    async def give_account(self) -> None:
+        await self.bring(body(ref=ACCOUNT), ACCOUNT, plan=plan())
         self.show(ACCOUNT)
 
     @property

@@ -26,6 +26,7 @@ from tests.unit.write.merging import (
     body,
     marked,
     plan,
+    unowned,
 )
 from tests.unit.write.parts import Request, refusal, running, settle
 
@@ -33,8 +34,7 @@ from tests.unit.write.parts import Request, refusal, running, settle
 async def test_an_object_is_made_and_then_left_alone() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         assert cluster.client.made == [f"GET {PATH}", APPLY]
         cluster.show()
         cluster.put(body() | {"status": {"readyReplicas": 1}})
@@ -47,8 +47,7 @@ async def test_an_object_is_made_and_then_left_alone() -> None:
 async def test_what_others_change_is_put_right() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.put(body(replicas=7))
         cluster.show()
         await cluster.timer.advance(2)
@@ -61,8 +60,7 @@ async def test_what_others_change_is_put_right() -> None:
 async def test_what_others_add_beside_costs_one_apply() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.put(body(), annotations={"kubectl.kubernetes.io/restartedAt": "now"})
         for _ in range(5):
             cluster.show()
@@ -73,8 +71,7 @@ async def test_what_others_add_beside_costs_one_apply() -> None:
 async def test_what_others_delete_is_made_again() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.objects.clear()
         cluster.show()
         await cluster.timer.advance(2)
@@ -84,11 +81,9 @@ async def test_what_others_delete_is_made_again() -> None:
 async def test_what_is_not_needed_any_more_is_deleted() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
-        cluster.want(None)
-        await cluster.timer.advance(2)
+        await cluster.bring(None)
         assert cluster.objects == {}
         assert cluster.client.requests[-1].body["propagationPolicy"] == "Background"
         cluster.show()
@@ -109,8 +104,7 @@ async def test_a_gateway_whose_plan_is_unknown_keeps_what_it_has() -> None:
     cluster = Cluster()
     cluster.put(body())
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
         cluster.want(None, plan=plan(Deploying.HELD))
         await cluster.timer.advance(60)
@@ -123,11 +117,9 @@ async def test_a_gateway_whose_plan_is_unknown_keeps_what_it_has() -> None:
 async def test_a_gateway_that_is_given_away_loses_its_objects() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
-        cluster.want(None, plan=plan(Deploying.RELEASED))
-        await cluster.timer.advance(2)
+        await cluster.bring(None, plan=plan(Deploying.RELEASED))
         assert cluster.objects == {}
         cluster.show()
         assert cluster.writer._objects == {}
@@ -156,19 +148,16 @@ async def test_what_another_installation_made_for_its_gateway_is_left_alone() ->
         await cluster.timer.advance(60)
         assert cluster.client.made == []
         # It is taken over with the Gateway, whose class names this one by now, and then removed like any other.
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
-        cluster.want(None, plan=plan(Deploying.RELEASED))
-        await cluster.timer.advance(2)
+        await cluster.bring(None, plan=plan(Deploying.RELEASED))
         assert cluster.objects == {}
 
 
 async def test_what_a_gateway_without_a_plan_owns_is_left_to_the_garbage_collector() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
         cluster.want(None, plan=None)
         cluster.show()
@@ -194,12 +183,10 @@ async def test_objects_of_gateways_that_are_not_ours_are_left_alone() -> None:
 
 async def test_a_name_that_somebody_else_has_is_a_problem_and_not_taken() -> None:
     cluster = Cluster()
-    foreign = body()
-    foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+    foreign = unowned()
     cluster.put(foreign)
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         assert cluster.writes == []
         assert cluster.reports == [(GATEWAY, ["NameTaken"])]
         assert "ConfigMap shop/gw-c exists" in cluster.writer.problems(GATEWAY)[0].message
@@ -253,13 +240,11 @@ async def test_a_workload_without_ready_pods_is_made_anew_if_it_must() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
         await cluster.give_account()
-        cluster.want(body(ref=DEPLOYMENT), DEPLOYMENT)
-        await cluster.timer.advance(2)
+        await cluster.bring(body(ref=DEPLOYMENT), DEPLOYMENT)
         cluster.show(DEPLOYMENT)
         before = cluster.objects[DEPLOYMENT]["metadata"]["uid"]
         cluster.refusals = [refusal(422, "Invalid", "spec.selector: Invalid value: field is immutable")]
-        cluster.want(body(ref=DEPLOYMENT, selector="new"), DEPLOYMENT)
-        await cluster.timer.advance(2)
+        await cluster.bring(body(ref=DEPLOYMENT, selector="new"), DEPLOYMENT)
         assert cluster.writes[2:] == [APPLY_WORKLOAD, f"DELETE {WORKLOAD}", APPLY_WORKLOAD]
         assert cluster.objects[DEPLOYMENT]["metadata"]["uid"] != before
         assert cluster.reports == []
@@ -269,13 +254,11 @@ async def test_a_workload_that_serves_is_not_deleted_for_a_change() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
         await cluster.give_account()
-        cluster.want(body(ref=DEPLOYMENT), DEPLOYMENT)
-        await cluster.timer.advance(2)
+        await cluster.bring(body(ref=DEPLOYMENT), DEPLOYMENT)
         cluster.put(body(ref=DEPLOYMENT) | {"status": {"readyReplicas": 1}})
         cluster.show(DEPLOYMENT)
         cluster.refusals = [refusal(422, "Invalid", "spec.selector: Invalid value: field is immutable")]
-        cluster.want(body(ref=DEPLOYMENT, selector="new"), DEPLOYMENT)
-        await cluster.timer.advance(2)
+        await cluster.bring(body(ref=DEPLOYMENT, selector="new"), DEPLOYMENT)
         assert cluster.writes[2:] == [APPLY_WORKLOAD]
         assert cluster.reports == [(GATEWAY, ["Immutable"])]
         assert "Delete it" in cluster.writer.problems(GATEWAY)[0].message
@@ -323,8 +306,7 @@ async def test_who_begins_to_lead_applies_what_is_not_in_force() -> None:
         (body(), body(replicas=3), [APPLY]),
     ):
         cluster.put(changed)
-        follower = Cluster()
-        follower.objects, follower.version = cluster.objects, cluster.version
+        follower = cluster.successor()
         follower.show()
         follower.want(wanted, plan=plan())
         async with running(follower.writer.run):
@@ -338,12 +320,10 @@ async def test_of_two_installations_of_one_name_the_last_has_the_objects_and_the
     last.objects = first.objects
     mine, theirs = body(replicas=1), body(replicas=2)
     async with running(first.writer.run):
-        first.want(mine, plan=plan())
-        await first.timer.advance(2)
+        await first.bring(mine, plan=plan())
         async with running(last.writer.run):
             last.show()
-            last.want(theirs, plan=plan())
-            await last.timer.advance(2)
+            await last.bring(theirs, plan=plan())
             for _ in range(3):
                 first.show()
                 await first.timer.advance(60)
@@ -361,12 +341,10 @@ async def test_of_two_installations_of_one_name_the_last_has_the_objects_and_the
 async def test_what_another_controller_applied_last_is_applied_even_if_it_is_the_same() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
     annotations = cluster.objects[CONFIG_MAP]["metadata"]["annotations"] | {"meshgw.dev/controller": "meshgw.dev/other"}
     cluster.put(body(), annotations=annotations)
-    follower = Cluster()
-    follower.objects, follower.version = cluster.objects, cluster.version
+    follower = cluster.successor()
     follower.show()
     follower.want(body(), plan=plan())
     async with running(follower.writer.run):
@@ -404,8 +382,7 @@ async def test_accounts_come_before_what_runs_as_them() -> None:
 
 async def test_nothing_runs_as_an_account_that_somebody_else_made() -> None:
     cluster = Cluster()
-    foreign = body(ref=ACCOUNT)
-    foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+    foreign = unowned(ACCOUNT)
     cluster.put(foreign)
     async with running(cluster.writer.run):
         cluster.want(body(ref=ACCOUNT), ACCOUNT, plan=plan())
@@ -436,8 +413,7 @@ async def test_a_workload_waits_for_the_account_of_its_own_gateway() -> None:
 
 async def test_what_somebody_makes_in_between_is_not_taken() -> None:
     cluster = Cluster()
-    foreign = body()
-    foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+    foreign = unowned()
     answer = cluster.client.answer
 
     def late(request: Request) -> Any:
@@ -457,15 +433,12 @@ async def test_what_somebody_makes_in_between_is_not_taken() -> None:
 async def test_what_takes_the_place_of_ours_unseen_is_not_taken() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
-        foreign = body()
-        foreign["metadata"] = {"name": "gw-c", "namespace": "shop"}
+        foreign = unowned()
         cluster.objects.clear()
         cluster.put(foreign)
-        cluster.want(body(replicas=9))
-        await cluster.timer.advance(2)
+        await cluster.bring(body(replicas=9))
         assert "ownerReferences" not in cluster.objects[CONFIG_MAP]["metadata"]
         cluster.writer.observe(KINDS["ConfigMap"], [Seen(Key("shop", "gw-c"), None, None)])
         await cluster.timer.advance(60)
@@ -476,8 +449,7 @@ async def test_what_takes_the_place_of_ours_unseen_is_not_taken() -> None:
 async def test_a_namespace_that_is_served_no_longer_keeps_what_is_there() -> None:
     cluster = Cluster()
     async with running(cluster.writer.run):
-        cluster.want(body(), plan=plan())
-        await cluster.timer.advance(2)
+        await cluster.bring(body(), plan=plan())
         cluster.show()
         cluster.writer.forget("shop")
         cluster.writer.observe(KINDS["ConfigMap"], [Seen(Key("shop", "gw-c"), None, None)])
