@@ -150,12 +150,6 @@ WIDE_CHANGES: dict[str, Callable[[int], Iterator[world.Batch]]] = {"a listener a
 """Those that concern every route."""
 
 
-def slowest_rows(change: Change, most: int = 4) -> str:
-    """Return the tables with most recomputed rows, as text."""
-    ranked = sorted(change.rows.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{table} {count}" for table, count in ranked[:most])
-
-
 def main() -> None:
     """Measure the size given as first argument with the repeats given as second."""
     found = measure(int(sys.argv[1]), repeats=int(sys.argv[2]))

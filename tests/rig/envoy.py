@@ -49,10 +49,6 @@ class Admin:
         """Return a JSON document."""
         return msgspec.json.decode((await self.text(path))[1])
 
-    async def config_dump(self, **query: str) -> Any:
-        """Return `/config_dump`; `resource="dynamic_listeners"` and the like narrow it."""
-        return await self.json("/config_dump" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else ""))
-
     async def stats(self, pattern: str = "") -> dict[str, int]:
         """Return counters and gauges whose name matches the regular expression `pattern`."""
         document = await self.json(f"/stats?format=json&filter={pattern}")

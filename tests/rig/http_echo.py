@@ -71,7 +71,6 @@ class EchoBackend(StreamServer):
         super().__init__(host=host, port=port, tls=tls)
         self.name, self.namespace = name, namespace
         self.hits: list[Echo] = []
-        self.in_flight = 0
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Event()
 
@@ -230,11 +229,7 @@ class EchoBackend(StreamServer):
         url = urlsplit(echo.path)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         if delay := float(query.get("delay", 0)):
-            self.in_flight += 1
-            try:
-                await asyncio.sleep(delay)
-            finally:
-                self.in_flight -= 1
+            await asyncio.sleep(delay)
         status = int(query.get("status", 200))
         if found := _STATUS.search(url.path):
             status = int(found[1])

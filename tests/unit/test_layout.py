@@ -1,13 +1,19 @@
-"""Tests mirror the package: every module has a test of its own, or a reason here for having none."""
+"""Tests mirror the package: every module has a test of its own, or a reason here for having none.
+
+So do the Makefile and what is said of it: it has the targets that people are told of.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import meshgw
 
 PACKAGE = Path(meshgw.__file__).parent
 TESTS = Path(__file__).parent.parent
+ROOT = TESTS.parent
 
 VALUES = "values and handles only: whoever makes or reads them tests them"
 ELSEWHERE: dict[str, tuple[str, str]] = {
@@ -74,3 +80,14 @@ def test_every_unit_test_is_of_a_module() -> None:
     tests = {str(path.relative_to(TESTS / "unit")) for path in (TESTS / "unit").rglob("test_*.py")}
     named = {str(Path(test).parent / Path(test).name.removeprefix("test_")): test for test in tests - other}
     assert {test for module, test in named.items() if module not in modules} == set()
+
+
+def test_make_has_every_target_once_and_all_that_people_are_told_of() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE)
+    targets = Counter(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert targets == Counter(phony.split())
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "kind-configs").glob("*.md")]
+    told = {name for page in pages for name in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
+    assert told >= {"test", "test-cluster", "test-kind"}
+    assert told <= targets.keys()
