@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ from meshgw.cluster.scope import EVERYWHERE
 from tests.cluster.access import Access
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, condition, run_controller
-from tests.rig.addresses import free_ports
+from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends, EchoBackend
 from tests.rig.certs import authority
 from tests.rig.clients import request
@@ -36,14 +35,6 @@ from tests.unit.xds.playbook import LDS, RDS, subscribe
 pytestmark = pytest.mark.timeout(300)
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
-
-
-def own_address() -> str:
-    """Return an address of this machine that is not loopback: the API server accepts no other for endpoints."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing
-        address: str = probe.getsockname()[0]
-        return address
 
 
 def gateway(controller: Controller, name: str, port: int) -> dict[str, Any]:
