@@ -80,8 +80,8 @@ def build(name: str, folder: Path) -> Iterator[Path]:
         engine.check()
         try:
             trusted = {"SSL_CERT_FILE": _AUTHORITIES, "PIP_CERT": _AUTHORITIES}
-            engine.make_base(names["BASE"], [_unpacked(_RUN)], {})
-            engine.make_base(names["BUILD"], [_unpacked(_RUN + _BUILD)], trusted)
+            engine.make_base(names["BASE"], [_unpacked("run", _RUN)], {})
+            engine.make_base(names["BUILD"], [_unpacked("build", _RUN + _BUILD)], trusted)
             engine("build", "--isolation", "chroot", "--pull=never", "--file", str(CONTAINERFILE), "--tag", name, ROOT)
             archive = folder / "built.tar"
             engine("push", "--quiet", name, f"docker-archive:{archive}:{name}")
@@ -134,12 +134,12 @@ class _Engine:
         self("commit", "--quiet", "--rm", container, name)
 
 
-def _unpacked(packages: str) -> Path:
+def _unpacked(name: str, packages: str) -> Path:
     """Return a folder with Debian's packages in it, made once and kept."""
     wanted = sorted(packages.split())
     recipe = Path(__file__).read_bytes() + " ".join(wanted).encode()
     root = cache_directory() / "images"
-    target = root / f"debian-{hashlib.sha256(recipe).hexdigest()[:16]}"
+    target = root / f"debian-{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".debian.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -152,11 +152,14 @@ def _unpacked(packages: str) -> Path:
                     subprocess.run(["dpkg", "-x", package, tree], check=True, capture_output=True)
                 _complete(tree)
                 tree.rename(target)
+            former = [path for path in root.glob(f"debian-{name}-*") if path != target]
+            for path in sorted(former, key=lambda path: path.stat().st_mtime)[:-1]:  # another run may read the latest
+                shutil.rmtree(path, ignore_errors=True)
     return target
 
 
 def _fetch(packages: list[str], folder: Path) -> None:
-    # As whom apt runs may not write here; it then says so and goes on as root.
+    # The user that apt would download as may not write here.
     command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
