@@ -18,10 +18,6 @@ import msgspec
 CHUNK = 256 * 1024
 """Bytes read at once, which is more than a unix socket holds."""
 
-ROOM = 16 * 1024 * 1024
-"""Bytes that a socket to Envoy takes before Envoy reads them: the way there takes no turns with Envoy."""
-
-_SO_SNDBUFFORCE = 32  # Linux: the same as SO_SNDBUF, without the limit of `net.core.wmem_max`
 _HEADER = 9
 _DATA = 0
 _RECORD_HEADER = 5

@@ -170,11 +170,10 @@ Most of the time of a route change is Envoy's, which builds the whole table of r
 both sides, but at 5,000 routes it takes a tenth longer or shorter from one time to the next for no reason of its input,
 so that the difference of two such times cannot show 5 ms. Therefore both are also measured at the point from which on
 the two Envoys do the same with the same bytes: a relay between Envoy and its server notes when the last bytes of the
-response were *delivered*; it takes a whole response, read or not, so that nobody waits for Envoy's turn. The client
-asks every 2 ms, so that on two cores it stands in nobody's way. *Added* is the difference of the quantiles of that, and
-is held against the targets. *Envoy* is the rest, from delivered to the first 200. *In meshgw* is what happens before
-the response is given to gRPC: reading the file, all steps, and joining the bytes; its CPU time leaves out waiting for
-a core.
+response were *delivered*. The client asks every 2 ms, so that on two cores it stands in nobody's way. *Added* is the
+difference of the quantiles of that, and is held against the targets. *Envoy* is the rest, from delivered to the first
+200. *In meshgw* is what happens before the response is given to gRPC: reading the file, all steps, and joining the
+bytes; its CPU time leaves out waiting for a core.
 """
 
 _LATER = """
