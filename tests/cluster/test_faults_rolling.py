@@ -28,6 +28,7 @@ HOME = "rolling-system"
 SPACE = "rolling"
 PROXIES = "edge-meshgw"
 """The name of the Gateway's objects."""
+DEFINITION = "crd/gatewayparameters.meshgw.dev"
 DRAIN = 6
 """Seconds for which a proxy that is to end serves on: longer than kube-proxy takes to forget it."""
 
@@ -129,8 +130,10 @@ async def site(cluster: Cluster) -> AsyncIterator[Site]:
         logs = await made.run("-n", HOME, "logs", "-l", CONTROLLERS, "--tail=30")
         pytest.fail(f"{error}\n{logs}\n{await made.run('get', 'pods,events', '-A')}")
     finally:
-        await made.run("delete", "namespace", SPACE, "--ignore-not-found", within=120)
-        await asyncio.to_thread(lambda: cluster.kubectl("delete", "-f", "-", stdin=manifests, within=120))
+        # Namespaces take their time, and nobody else has these; others install the same definition.
+        await made.run("delete", "namespace", SPACE, "--ignore-not-found", "--wait=false")
+        await asyncio.to_thread(lambda: cluster.kubectl("delete", "--wait=false", "-f", "-", stdin=manifests))
+        await made.run("wait", "--for=delete", DEFINITION, "--timeout=60s", within=70)
 
 
 async def test_a_rolling_upgrade_of_the_controller_fails_no_request(site: Site) -> None:
