@@ -51,5 +51,6 @@ def ask(kubeconfig: str, context: str, question: Callable[[Client], Awaitable[T]
     try:
         return asyncio.run(run())
     except (AccessError, ApiError, UnreachableError) as error:
-        click.echo(f"error: {error}", err=True)
+        where = "; see --kubeconfig and --context" if isinstance(error, UnreachableError) else ""
+        click.echo(f"error: {error}{where}", err=True)
         raise SystemExit(EXIT_UNREACHABLE) from None

@@ -229,11 +229,20 @@ def _errors(call: str, *, idle: bool, guarded: GuardedBody | None = None) -> Ite
         raise UnreachableError(f"{call}: no connection within {_DIAL:.0f} s") from None
     except TimeoutError:
         raise (IdleError if idle else UnreachableError)(f"{call}: no answer in time") from None
+    except aiohttp.ClientConnectorCertificateError as problem:
+        cause = _line(problem.certificate_error)
+        raise UnreachableError(f"{call}: {problem.host}:{problem.port} is not trusted: {cause}") from None
+    except aiohttp.ClientConnectorError as problem:  # its own text names an SSLContext
+        cause = _line(problem.os_error.strerror or problem.os_error)
+        raise UnreachableError(f"{call}: no connection to {problem.host}:{problem.port}: {cause}") from None
     except (aiohttp.ClientError, ssl.SSLError, OSError) as problem:
         if guarded is not None and guarded.refusal is not None:
             raise guarded.refusal from None
-        text = str(problem).replace("\n", " ")
-        raise UnreachableError(f"{call}: {type(problem).__name__}: {text}".rstrip(": ")) from None
+        raise UnreachableError(f"{call}: {type(problem).__name__}: {_line(problem)}".rstrip(": ")) from None
+
+
+def _line(problem: object) -> str:
+    return str(problem).replace("\n", " ")
 
 
 async def _refusal(answer: aiohttp.ClientResponse, access: Access) -> ApiError:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientConnectorCertificateError, ClientConnectorError
+from aiohttp.client_reqrep import ConnectionKey
 
 from meshgw.kube import client as module
 from meshgw.kube.client import Client
@@ -13,6 +15,7 @@ from meshgw.kube.errors import ApiError, IdleError, UnreachableError
 from tests.unit.kube.scripted import CUT, HANG, Script, failure, scripted
 
 TOKEN = "a-token-of-nobody"
+_KEY = ConnectionKey("cluster", 6443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None)
 
 
 @pytest.fixture
@@ -101,6 +104,16 @@ async def test_tokens_are_in_no_message(script_and_client: tuple[Script, Client]
         assert TOKEN not in repr(error) + str(error)
         assert error.__cause__ is None
     assert TOKEN not in repr(vars(client)) + repr(vars(client._entry)) + repr(await client._entry.access())
+
+
+def test_who_is_not_there_or_not_trusted_is_named_in_plain_words() -> None:
+    for problem, said in (
+        (ClientConnectorError(_KEY, ConnectionRefusedError(111, "refused")), "no connection to cluster:6443: refused"),
+        (ClientConnectorCertificateError(_KEY, ValueError("self\nsigned")), "cluster:6443 is not trusted: self signed"),
+    ):
+        with pytest.raises(UnreachableError) as failed, module._errors("GET /thing", idle=False):
+            raise problem
+        assert str(failed.value) == f"GET /thing: {said}"
 
 
 def test_libraries_are_loaded_by_those_who_connect() -> None:
