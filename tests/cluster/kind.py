@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -29,6 +30,13 @@ from tests.cluster.programs import module_folder
 
 _CREATED: Final = 300
 _READY: Final = 120
+_DNS: Final = {
+    "spec": {
+        "replicas": 1,
+        "template": {"spec": {"containers": [{"name": "coredns", "readinessProbe": {"periodSeconds": 1}}]}},
+    }
+}
+"""What kubeadm's DNS lacks to be ready in seconds."""
 
 
 def why_not() -> str | None:
@@ -115,6 +123,7 @@ def run_kind_cluster(shape: str = "single", images: Sequence[str] = ()) -> Itera
         balancing = Process(command, log, environ={"PYTHONPATH": str(ROOT)}, cwd=ROOT)
         balancing.start()
         try:
+            cluster.kubectl("-n", "kube-system", "patch", "deployment", "coredns", "--patch", json.dumps(_DNS))
             for name in images:
                 cluster.provide(name)
             waiting = ["wait", "nodes", "--all", "--for=condition=Ready", f"--timeout={_READY}s"]

@@ -128,9 +128,10 @@ def cluster(
             yield started
         return
     shape = request.config.option.kind_config
-    run = kind.run_kind_cluster(shape) if chosen == "kind" else existing.use_existing_cluster()
+    images = (ENVOY, ECHO)
+    run = kind.run_kind_cluster(shape, images) if chosen == "kind" else existing.use_existing_cluster()
     with run as found:
-        for name in (ENVOY, ECHO):
+        for name in images:
             found.provide(name)
         found.install_gateway_api()
         found.install_istio()

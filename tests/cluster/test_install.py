@@ -30,6 +30,7 @@ from tests.unit.xds.playbook import CDS, subscribe
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 WALK = MANIFESTS / "examples" / "walk"
 HOME = "meshgw-system"
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.timeout(400)
 def installed(cluster: Cluster, istiod: Istiod) -> Iterator[Cluster]:
     """The cluster with meshgw in it, and the walk's application behind a waypoint."""
     del istiod
+    _forget_others(cluster)
     cluster.provide(controller_image.NAME)
     try:
         cluster.apply(cluster.kubectl("kustomize", MANIFESTS / "overlays" / "kind"))
@@ -51,8 +53,19 @@ def installed(cluster: Cluster, istiod: Istiod) -> Iterator[Cluster]:
     except KubectlError as error:
         pytest.fail(f"{error}\n{_account(cluster)}")
     finally:
+        cluster.kubectl("delete", "namespace", "shop", "--ignore-not-found", "--wait=false")
+        # Nobody calls any more for whom a proxy would have to linger.
+        cluster.kubectl("-n", "shop", "delete", "pods", "--all", "--force", "--grace-period=0")
         cluster.kubectl("delete", "namespace", "shop", "--ignore-not-found", within=120)
         cluster.kubectl("delete", "-k", MANIFESTS / "overlays" / "kind", "--ignore-not-found", within=120)
+
+
+def _forget_others(cluster: Cluster) -> None:
+    """Remove the Gateways of controllers that ended with other tests: the check tells of every proxy without one."""
+    selector = ("--all-namespaces", "-l", GATEWAY_NAME)
+    cluster.kubectl("delete", "gateways", "--all", "--all-namespaces")
+    wait_until(lambda: not cluster.get(*selector, "replicasets")["items"], what="their proxies go", within=60)
+    cluster.kubectl("delete", "pods", *selector, "--force", "--grace-period=0")
 
 
 def _account(cluster: Cluster) -> str:
@@ -84,7 +97,7 @@ def meshgw(cluster: Cluster, *arguments: str) -> tuple[int, Any]:
 
 
 def waypoint_pod(cluster: Cluster) -> str:
-    selector = "gateway.networking.k8s.io/gateway-name=waypoint"
+    selector = f"{GATEWAY_NAME}=waypoint"
     (pod,) = cluster.get("-n", "shop", "pods", "-l", selector, "--field-selector=status.phase=Running")["items"]
     return str(pod["metadata"]["name"])
 
