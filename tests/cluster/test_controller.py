@@ -5,157 +5,29 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import json
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpcore
 import pytest
 from grpc import StatusCode, ssl_channel_credentials
 from grpc.aio import AioRpcError, secure_channel
 
 from meshgw.cluster.scope import EVERYWHERE
-from tests.cluster.access import Access
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.controllers import Controller, condition, run_controller
+from tests.cluster.controllers import condition, run_controller
+from tests.cluster.site import GATEWAY_API, Site, answers, backend, gateway, route
 from tests.rig.addresses import free_ports, own_address
-from tests.rig.backends import Backends, EchoBackend
+from tests.rig.backends import Backends
 from tests.rig.certs import authority
-from tests.rig.clients import request
-from tests.rig.envoy import run_files
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
 from tests.unit.xds.peers import Proxy, names
 from tests.unit.xds.playbook import LDS, RDS, subscribe
 
 pytestmark = pytest.mark.timeout(300)
-
-GATEWAY_API = "gateway.networking.k8s.io/v1"
-
-
-def gateway(controller: Controller, name: str, port: int) -> dict[str, Any]:
-    return {
-        "apiVersion": GATEWAY_API,
-        "kind": "Gateway",
-        "metadata": {"name": name, "namespace": controller.name},
-        "spec": {
-            "gatewayClassName": controller.class_(),
-            "listeners": [{"name": "http", "port": port, "protocol": "HTTP"}],
-        },
-    }
-
-
-def route(controller: Controller, name: str, gateways: list[str], path: str = "/") -> dict[str, Any]:
-    return {
-        "apiVersion": GATEWAY_API,
-        "kind": "HTTPRoute",
-        "metadata": {"name": name, "namespace": controller.name},
-        "spec": {
-            "parentRefs": [{"name": parent} for parent in gateways],
-            "rules": [
-                {
-                    "matches": [{"path": {"type": "PathPrefix", "value": path}}],
-                    "backendRefs": [{"name": "echo", "port": 80}],
-                }
-            ],
-        },
-    }
-
-
-def backend(controller: Controller, echo: EchoBackend) -> list[dict[str, Any]]:
-    metadata = {"name": "echo", "namespace": controller.name}
-    return [
-        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}},
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**metadata, "labels": {"kubernetes.io/service-name": "echo"}},
-            "addressType": "IPv4",
-            "ports": [{"port": echo.port}],
-            "endpoints": [{"addresses": [echo.host]}],
-        },
-    ]
-
-
-class Site:
-    """What a test does with the cluster; all in the namespace of the controller's installation."""
-
-    def __init__(self, access: Access, controller: Controller) -> None:
-        self.access, self.controller = access, controller
-
-    async def apply(self, *documents: dict[str, Any]) -> None:
-        await asyncio.to_thread(self.access.apply, *documents)
-
-    async def get(self, kind: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = await asyncio.to_thread(self.access.get, "-n", self.controller.name, kind, name)
-        return found
-
-    async def send(self, method: str, path: str, body: Any, *, patch: bool = False) -> dict[str, Any]:
-        kind = "application/merge-patch+json" if patch else "application/json"
-        status, answer = await asyncio.to_thread(self.access.request, method, path, body, content_type=kind)
-        assert status < 300, answer
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-    async def programmed(self, name: str) -> tuple[str, str, str]:
-        return condition(await self.get("gateway", name), "Programmed")
-
-    async def has_objects(self, name: str) -> bool:
-        """Whether all that a Gateway's proxy needs is there."""
-        kinds = "configmap,serviceaccount,deployment,service"
-        command = ("-n", self.controller.name, kinds, "-l", f"gateway.networking.k8s.io/gateway-name={name}")
-        found = await asyncio.to_thread(self.access.get, *command)
-        return len(found["items"]) == 4
-
-    async def run(self, name: str, address: str) -> None:
-        """Play the parts of a cluster without nodes: the Deployment's pods, and the load balancer's address."""
-        objects, space = f"{name}-{self.controller.class_()}", self.controller.name
-        ingress = {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}
-        await self.send("PATCH", f"/api/v1/namespaces/{space}/services/{objects}/status", ingress, patch=True)
-        counts = dict.fromkeys(("replicas", "readyReplicas", "availableReplicas", "updatedReplicas"), 1)
-        path = f"/apis/apps/v1/namespaces/{space}/deployments/{objects}/status"
-        await self.send("PATCH", path, {"status": counts}, patch=True)
-
-    async def make_pod(self, name: str) -> str:
-        """Make a pod of a Gateway's proxy, for no node, and return a token that is bound to it."""
-        account, space = f"{name}-{self.controller.class_()}", self.controller.name
-        spec = {"serviceAccountName": account, "containers": [{"name": "envoy", "image": "none"}]}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{name}-pod"}, "spec": spec}
-        pod = await self.send("POST", f"/api/v1/namespaces/{space}/pods", body)
-        bound = {"kind": "Pod", "apiVersion": "v1", "name": f"{name}-pod", "uid": pod["metadata"]["uid"]}
-        wanted = {"spec": {"audiences": ["meshgw"], "expirationSeconds": 3600, "boundObjectRef": bound}}
-        answer = await self.send("POST", f"/api/v1/namespaces/{space}/serviceaccounts/{account}/token", wanted)
-        token: str = answer["status"]["token"]
-        return token
-
-    @asynccontextmanager
-    async def envoy(self, name: str) -> AsyncIterator[Path]:
-        """Run an Envoy as the Gateway's Deployment would: from its ConfigMap, with a token of its ServiceAccount."""
-        config = await self.get("configmap", f"{name}-{self.controller.class_()}")
-        token = await self.make_pod(name)
-        ports = dict(zip(("15020", "15021", "19000"), map(str, free_ports(3)), strict=True))
-        with tempfile.TemporaryDirectory(prefix="mgw-") as scratch:
-            folder = Path(scratch)
-            (folder / "token").write_text(token)
-            for file, text in config["data"].items():
-                moved = text.replace("/var/run/secrets/meshgw", scratch).replace("/etc/meshgw", scratch)
-                for port, free in ports.items():
-                    moved = moved.replace(f'"port_value": {port}', f'"port_value": {free}')
-                (folder / file).write_text(moved)
-            node = f"{self.controller.name}/{name}/{name}-pod"
-            async with run_files(folder, "--service-node", node, "--service-cluster", name) as log:
-                yield log
-
-
-@pytest.fixture
-async def backends() -> AsyncIterator[Backends]:
-    async with Backends() as started:
-        yield started
-
 
 _SERIAL = itertools.count(1)
 
@@ -164,14 +36,6 @@ _SERIAL = itertools.count(1)
 async def site(apiserver: ApiServer, tmp_path: Path) -> AsyncIterator[Site]:
     async with run_controller(apiserver, tmp_path, f"site-{next(_SERIAL)}", "--no-mesh") as controller:
         yield Site(apiserver, controller)
-
-
-async def answers(port: int, path: str = "/") -> int:
-    """Return the status of a request, 0 where nobody listens."""
-    try:
-        return (await request(("127.0.0.1", port), path, within=2.0)).status
-    except httpcore.NetworkError:
-        return 0
 
 
 async def test_objects_become_traffic_through_envoys_that_prove_who_they_are(site: Site, backends: Backends) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import httpcore
@@ -13,37 +13,13 @@ import pytest
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, run_controller
 from tests.cluster.link import Link
-from tests.cluster.test_controller import Site, answers, backend, gateway, own_address, route
-from tests.rig.addresses import free_ports
+from tests.cluster.site import HELD, LOST, Site, accepted, answers, backend, gateway, route, serves
+from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
-
-LOST = "the lease is not held"
-HELD = "the lease is held"
-
-
-@pytest.fixture
-async def backends() -> AsyncIterator[Backends]:
-    async with Backends() as started:
-        yield started
-
-
-async def serves(port: int, path: str, status: int = 200) -> bool:
-    found = await answers(port, path)
-    assert found == status, f"{path}: {found}"
-    return True
-
-
-async def accepted(site: Site, name: str) -> bool:
-    """Whether a route's status is of its present generation, and good."""
-    found = await site.get("httproute", name)
-    conditions = found["status"]["parents"][0]["conditions"] if "status" in found else []
-    of_now = [each for each in conditions if each["observedGeneration"] == found["metadata"]["generation"]]
-    assert {each["type"]: each["status"] for each in of_now} == {"Accepted": "True", "ResolvedRefs": "True"}
-    return True
 
 
 async def test_changes_while_the_api_server_is_away_hold_once_it_is_back(

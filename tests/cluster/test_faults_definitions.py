@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,8 @@ import yaml
 from tests.cluster import crds
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, condition, run_controller
-from tests.cluster.test_controller import GATEWAY_API, Site, backend, gateway, own_address, route
-from tests.cluster.test_faults_apiserver import accepted, serves
-from tests.cluster.test_faults_restart import counted
-from tests.rig.addresses import free_ports
+from tests.cluster.site import GATEWAY_API, Site, accepted, backend, counted, gateway, route, serves
+from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.certs import authority
 from tests.rig.waiting import eventually
@@ -35,12 +33,6 @@ FORMER = {
 """The one version of each kind that an API server with the definitions of Gateway API v1.2 has; others it has not."""
 UNKNOWN = {"gatewayclasses": "supportedFeatures", "gateways": "attachedListenerSets"}
 """Fields of statuses that came later."""
-
-
-@pytest.fixture
-async def backends() -> AsyncIterator[Backends]:
-    async with Backends() as started:
-        yield started
 
 
 def older() -> Iterator[crds.Definition]:

@@ -14,9 +14,7 @@ import pytest
 from tests.cluster.access import KubectlError
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, condition, run_controller
-from tests.cluster.test_controller import GATEWAY_API, Site, gateway, route
-from tests.cluster.test_faults_apiserver import accepted
-from tests.cluster.test_faults_restart import counted
+from tests.cluster.site import GATEWAY_API, Site, accepted, counted, gateway, route
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)

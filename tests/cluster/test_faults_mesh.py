@@ -20,18 +20,12 @@ from meshgw.identity.spiffe import SpiffeId
 from meshgw.identity.tokens import AUDIENCE, TokenError
 from tests.cluster.apiserver import ISSUER, ApiServer
 from tests.cluster.controllers import condition, run_controller
-from tests.cluster.test_controller import Site, answers, backend, gateway, own_address, route
-from tests.rig.addresses import free_ports
+from tests.cluster.site import Site, answers, backend, gateway, route
+from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-async def backends() -> AsyncIterator[Backends]:
-    async with Backends() as started:
-        yield started
 
 
 class Yesterday(SystemClock):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import run_controller
-from tests.cluster.test_controller import Site, answers, backend, gateway, own_address, route
-from tests.cluster.test_faults_apiserver import HELD, LOST, accepted, serves
-from tests.cluster.test_faults_restart import counted, has_routes
-from tests.rig.addresses import free_ports
+from tests.cluster.site import HELD, LOST, Site, accepted, answers, backend, counted, gateway, has_routes, route, serves
+from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
@@ -24,12 +22,6 @@ pytestmark = pytest.mark.timeout(300)
 OUTAGE = 60.0
 RECOVERY = 30.0
 """Seconds after which all that changed is served and told; it takes one on a quiet machine."""
-
-
-@pytest.fixture
-async def backends() -> AsyncIterator[Backends]:
-    async with Backends() as started:
-        yield started
 
 
 def back_up(server: ApiServer) -> None:

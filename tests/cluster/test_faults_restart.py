@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import Controller, run_controller
-from tests.cluster.test_controller import Site, backend, gateway, own_address, route
-from tests.cluster.test_faults_apiserver import accepted, serves
-from tests.rig.addresses import free_ports
+from tests.cluster.site import Site, accepted, backend, counted, gateway, has_routes, route, serves
+from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.load import Load
 from tests.rig.waiting import eventually
@@ -23,18 +20,6 @@ pytestmark = pytest.mark.timeout(300)
 
 CHANGES = 200
 KILLS = 4
-
-
-@pytest.fixture
-async def backends() -> AsyncIterator[Backends]:
-    async with Backends() as started:
-        yield started
-
-
-async def counted(controller: Controller, name: str) -> float:
-    """Return the sum of a metric over its labels."""
-    _status, text = await controller.ask("/metrics", controller.metrics)
-    return sum(float(value) for value in re.findall(rf"^meshgw_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
 async def has_proxies(controller: Controller, number: int) -> bool:
@@ -115,9 +100,3 @@ async def test_kills_at_random_points_cost_no_request_and_no_needless_push(
             metrics = (await controller.ask("/metrics", controller.metrics))[1]
             written = [line for line in metrics.splitlines() if line.startswith("meshgw_api_writes_total")]
             assert await counted(controller, "api_writes_total") == 2, written
-
-
-async def has_routes(site: Site, number: int) -> bool:
-    found = await site.get("gateway", "kept")
-    assert found["status"]["listeners"][0]["attachedRoutes"] == number, found["status"]
-    return True
