@@ -61,6 +61,9 @@ class Events:
         self._rest = tail
 
 
+_Way = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
 class Recorder:
     """Forwards connections to a port of TLS to another, and notes the events that pass."""
 
@@ -75,23 +78,29 @@ class Recorder:
 
     async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either end is gone."""
-        with contextlib.suppress(OSError, ssl.SSLError):
-            there, back = await asyncio.open_connection(*self._upstream, ssl=self._trust, limit=CHUNK)
-            try:
-                ends = (
-                    asyncio.create_task(self._pump(reader, back, None)),
-                    asyncio.create_task(self._pump(there, writer, Events(self._seen))),
-                )
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                for end in ends:
-                    end.cancel()
-                await asyncio.gather(*ends, return_exceptions=True)
-            finally:
-                back.transport.abort()
-                writer.transport.abort()
+        try:
+            with contextlib.suppress(OSError):
+                there, back = await asyncio.open_connection(*self._upstream, ssl=self._trust, limit=CHUNK)
+                try:
+                    await self._join((reader, back), (there, writer))
+                finally:
+                    back.transport.abort()
+        finally:
+            writer.transport.abort()
+
+    async def _join(self, up: _Way, down: _Way) -> None:
+        """Forward both ways until one of them ends."""
+        ends = (
+            asyncio.create_task(self._pump(*up, None)),
+            asyncio.create_task(self._pump(*down, Events(self._seen))),
+        )
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
 
     async def _pump(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, events: Events | None) -> None:
-        with contextlib.suppress(OSError, ssl.SSLError):
+        with contextlib.suppress(OSError):
             while chunk := await source.read(CHUNK):
                 self._last = time.monotonic()
                 if events is not None:
