@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 async def eventually(
-    check: Callable[[], T | Awaitable[T]], *, what: str = "", within: float = 5.0, interval: float = 0.02
-) -> T:
+    check: Callable[[], Awaitable[T]], *, what: str = "", within: float = 5.0, interval: float = 0.02
+) -> T: ...
+@overload
+async def eventually(check: Callable[[], T], *, what: str = "", within: float = 5.0, interval: float = 0.02) -> T: ...
+async def eventually(check: Callable[[], Any], *, what: str = "", within: float = 5.0, interval: float = 0.02) -> Any:
     """Return the first truthy value of `check` (plain or async); after `within` seconds fail with the last outcome.
 
     An AssertionError or OSError raised by `check` counts as "not yet".
