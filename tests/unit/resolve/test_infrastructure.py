@@ -41,6 +41,8 @@ def test_what_is_not_for_a_gateway_to_decide_is_left_out_and_named() -> None:
         "aadpodidbinding",
         "container.apparmor.security.beta.kubernetes.io/envoy",
         "k8s.v1.cni.cncf.io/networks",
+        "v1.multus-cni.io/default-network",
+        "sidecar.opentelemetry.io/inject",
         "io.kubernetes.cri-o.userns-mode",
         "pod-template-hash",
     ],
