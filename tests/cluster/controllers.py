@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpcore
 
@@ -16,6 +16,7 @@ from tests.cluster.access import Access
 from tests.rig.addresses import free_ports
 from tests.rig.waiting import eventually
 
+GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
 CLASSES = {"meshgw": "ingress", "meshgw-waypoint": "waypoint"}
 
 
@@ -50,7 +51,7 @@ class Controller:
         for class_, role in CLASSES.items():
             self.access.apply(
                 {
-                    "apiVersion": "gateway.networking.k8s.io/v1",
+                    "apiVersion": GATEWAY_API,
                     "kind": "GatewayClass",
                     "metadata": {"name": self.class_(class_), "labels": {"meshgw.dev/role": role}},
                     "spec": {"controllerName": self.controller_name},

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from meshgw.api.meta import Key
 from meshgw.identity.istiod import ISTIOD_NAME, IstiodClient
@@ -17,13 +17,11 @@ from meshgw.identity.spiffe import SpiffeId
 from meshgw.kube.client import KubeSettings, connect
 from meshgw.kube.forward import get_from_pod
 from meshgw.names import ADMIN_PORT
-from tests.cluster.controllers import Controller, condition, run_controller
+from tests.cluster.controllers import GATEWAY_API, Controller, condition, run_controller
 from tests.cluster.istiod import CLUSTER_ID, Istiod
 from tests.cluster.workloads import Echo
 from tests.rig.certs import Leaf
 from tests.rig.waiting import eventually
-
-GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
 
 
 class Mesh:

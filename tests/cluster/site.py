@@ -14,13 +14,12 @@ from typing import Any
 import httpcore
 
 from tests.cluster.access import Access
-from tests.cluster.controllers import Controller, condition
+from tests.cluster.controllers import GATEWAY_API, Controller, condition
 from tests.rig.addresses import free_ports
 from tests.rig.backends import EchoBackend
 from tests.rig.clients import request
 from tests.rig.envoy import run_files
 
-GATEWAY_API = "gateway.networking.k8s.io/v1"
 LOST = "the lease is not held"
 HELD = "the lease is held"
 

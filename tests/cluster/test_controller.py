@@ -17,8 +17,8 @@ from grpc.aio import AioRpcError, secure_channel
 
 from meshgw.cluster.scope import EVERYWHERE
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.controllers import condition, run_controller
-from tests.cluster.site import GATEWAY_API, Site, answers, backend, gateway, route
+from tests.cluster.controllers import GATEWAY_API, condition, run_controller
+from tests.cluster.site import Site, answers, backend, gateway, route
 from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.certs import authority

@@ -14,15 +14,13 @@ import pytest
 from meshgw.identity.istiod import IstiodClient
 from meshgw.identity.spiffe import SpiffeId
 from tests.cluster.cluster import Cluster
-from tests.cluster.controllers import Controller, condition, run_controller
+from tests.cluster.controllers import GATEWAY_API, Controller, condition, run_controller
 from tests.cluster.istiod import Istiod
 from tests.cluster.workloads import HBONE, Echo
 from tests.rig.clients import request
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(600)
-
-GATEWAY_API = "gateway.networking.k8s.io/v1"
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import yaml
 
 from tests.cluster import crds
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.controllers import Controller, condition, run_controller
-from tests.cluster.site import GATEWAY_API, Site, accepted, backend, counted, gateway, route, serves
+from tests.cluster.controllers import GATEWAY_API, Controller, condition, run_controller
+from tests.cluster.site import Site, accepted, backend, counted, gateway, route, serves
 from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.certs import authority

@@ -13,8 +13,8 @@ import pytest
 
 from tests.cluster.access import KubectlError
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.controllers import Controller, condition, run_controller
-from tests.cluster.site import GATEWAY_API, Site, accepted, counted, gateway, route
+from tests.cluster.controllers import GATEWAY_API, Controller, condition, run_controller
+from tests.cluster.site import Site, accepted, counted, gateway, route
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)

@@ -18,12 +18,10 @@ from meshgw.kube.client import KubeSettings, connect
 from meshgw.resolve import tables as t
 from meshgw.resolve.authorization import WORKLOADS_OF
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.controllers import Controller, condition
+from tests.cluster.controllers import GATEWAY_API, Controller, condition
 from tests.rig.addresses import free_ports
 from tests.rig.waiting import eventually
 from tests.unit.poison import poisonous
-
-GATEWAY_API = "gateway.networking.k8s.io/v1"
 
 
 async def test_an_object_that_no_commit_gets_past_does_not_end_the_controller(
