@@ -155,6 +155,7 @@ class Reflector:
                 self._log.debug("the watch was silent and is opened again", error=str(error))
                 # Who ignores the wish for a streaming list never ends it.
                 self._streams = self._streams and bool(self._position)
+                self._doubtful = True  # so is one from a position that the server has not reached
             except (UnreachableError, AccessError) as error:
                 if not self._away.failures:
                     self._log.info("the API server is not reached", error=str(error))

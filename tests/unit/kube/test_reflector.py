@@ -190,6 +190,17 @@ async def test_server_that_comes_back_in_an_earlier_state_is_read_anew(world: Wo
     assert world.watched() == ["list", "10", "list"]
 
 
+async def test_earlier_state_behind_a_connection_that_broke_only_once_is_found_by_its_silence(world: World) -> None:
+    _start(world, CUT)
+    world.script.on("resourceVersion=10", HANG)
+    world.script.on("limit=1 ", {"metadata": {"resourceVersion": "9"}, "items": []})
+    world.script.on("sendInitialEvents", event("ADDED", config_map("a", 3)), bookmark(9, end=True), HANG)
+    world.reflector._idle = 0.2
+    async with running(world):
+        await world.has(a="3")
+    assert world.watched()[:3] == ["list", "10", "list"]
+
+
 async def test_server_that_is_away_is_tried_again_every_few_seconds(world: World) -> None:
     _start(world, CUT)
     for _ in range(8):
