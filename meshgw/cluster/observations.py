@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from meshgw import names
 from meshgw.api.registry import Registry
 from meshgw.cluster.facts import ClusterFacts
 from meshgw.cluster.scope import EVERYWHERE, SECRET, SECRETS_FOLLOW, Scope, follow_served, secret_namespaces
@@ -58,7 +57,7 @@ class Observations:
         sink: Sink,
         owned_sink: Sink,
         on_leave: Callable[[str], None],
-        root: str = names.DEFAULT_ROOT_NAMESPACE,
+        root: str,
     ) -> None:
         secret = registry.by_name(SECRET)
         assert secret is not None  # noqa: S101 - the core's own kind

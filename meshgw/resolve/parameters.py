@@ -95,12 +95,11 @@ def effective_parameters(view: View, row: api.Gateway) -> Parameters | Problem:
     """Return the parameters that hold for a Gateway."""
     its_class = view.get(GATEWAY_CLASSES, Key("", row.spec.gateway_class_name))
     base = GatewayParametersSpec() if its_class is None else class_parameters(view, its_class)
+    if isinstance(base, Problem):
+        return base
     own = own_parameters(view, row)
-    for found in (base, own):
-        if isinstance(found, Problem):
-            return found
-    assert not isinstance(base, Problem)  # noqa: S101 - for the type checker
-    assert not isinstance(own, Problem)  # noqa: S101 - for the type checker
+    if isinstance(own, Problem):
+        return own
     overlays = tuple(part.overlays for part in (base, own) if part.overlays is not None)
     return Parameters(msgspec.structs.replace(merge_parameters(base, own), overlays=None), overlays)
 

@@ -34,6 +34,7 @@ class Replica:
             sink=lambda _kind, _seen: None,
             owned_sink=lambda _kind, _seen: None,
             on_leave=lambda namespace: self.left.append((namespace, self.followed())),
+            root="istio-system",
         )
         self.graph: Graph = build_graph()
 
