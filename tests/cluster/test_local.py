@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import string
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +53,16 @@ spec:
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        text: str = answer.read().decode()
-        return text
+    """Return what is at a URL, once kube-proxy leads there."""
+    answers: list[str] = []
+
+    def answers_now() -> bool:
+        with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(url, timeout=5) as answer:
+            answers.append(answer.read().decode())
+        return bool(answers)
+
+    wait_until(answers_now, what=f"{url} answers", within=15)
+    return answers[0]
 
 
 @pytest.fixture(scope="module")
