@@ -138,7 +138,7 @@ def whole(claimed: Claims) -> RouteConfiguration:
         host = message.virtual_hosts.add(name=domain, domains=[domain])
         for fragment in sorted(by_host[domain], key=lambda item: item.order):
             host.routes.extend(VirtualHost.FromString(fragment.body).routes)
-        if host.routes:
+        if any(route.HasField("route") and not route.route.HasField("retry_policy") for route in host.routes):
             host.retry_policy.CopyFrom(safe_retries())
     return message
 
