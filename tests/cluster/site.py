@@ -6,10 +6,11 @@ import asyncio
 import json
 import re
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpcore
 
@@ -22,6 +23,8 @@ from tests.rig.envoy import run_files
 
 LOST = "the lease is not held"
 HELD = "the lease is held"
+_STILL: Final = 1.5
+"""Seconds; the statuses of one object are written a second apart."""
 
 
 def gateway(controller: Controller, name: str, port: int) -> dict[str, Any]:
@@ -169,10 +172,23 @@ async def accepted(site: Site, name: str) -> bool:
     return True
 
 
-async def counted(controller: Controller, name: str) -> float:
-    """Return the sum of a metric over its labels."""
+async def counted(controller: Controller, name: str, label: str = "") -> float:
+    """Return the sum of a metric over its labels, or over those that have a `label` (such as `verb="apply"`)."""
     _status, text = await controller.ask("/metrics", controller.metrics)
-    return sum(float(value) for value in re.findall(rf"^meshgw_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+    found = re.findall(rf"^meshgw_{name}({{.*}})? (\S+)$", text, re.MULTILINE)
+    return sum(float(value) for labels, value in found if label in labels)
+
+
+async def settled(controller: Controller, label: str = "") -> float:
+    """Return how much was written, as `counted`, once nothing was for longer than an object's writes are apart."""
+    name = "api_writes_total"
+    total, since = await counted(controller, name, label), time.monotonic()
+    async with asyncio.timeout(30):
+        while time.monotonic() < since + _STILL:
+            await asyncio.sleep(_STILL / 10)  # nothing tells that no more is to come
+            if (now := await counted(controller, name, label)) != total:
+                total, since = now, time.monotonic()
+    return total
 
 
 async def has_routes(site: Site, number: int) -> bool:

@@ -14,7 +14,7 @@ import yaml
 from tests.cluster import crds
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import GATEWAY_API, Controller, condition, run_controller
-from tests.cluster.site import Site, accepted, backend, counted, gateway, route, serves
+from tests.cluster.site import Site, accepted, backend, gateway, route, serves, settled
 from tests.rig.addresses import free_ports, own_address
 from tests.rig.backends import Backends
 from tests.rig.certs import authority
@@ -81,12 +81,12 @@ async def test_older_definitions_are_served_as_far_as_they_go(
         async with site.envoy("kept"):
             await eventually(lambda: serves(port, "/kept"), what="it serves", within=20)
             # What the API server does not keep of a status is not written again and again.
-            before = await counted(controller, "api_writes_total")
+            before = await settled(controller)
             for number in range(3):
                 await site.apply(route(controller, "edited", ["kept"], f"/{number}"))
                 await eventually(lambda: accepted(site, "edited"), what="the status of an edit", within=15)
                 await eventually(lambda number=number: serves(port, f"/{number}"), what="the edit", within=10)
-            assert await counted(controller, "api_writes_total") == before + 3, controller.log()
+            assert await settled(controller) == before + 3, controller.log()
         assert "supportedFeatures" not in (await site.get("gatewayclass", controller.class_()))["status"]
         assert "attachedListenerSets" not in (await site.get("gateway", "kept"))["status"]
 

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.access import KubectlError
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.controllers import GATEWAY_API, Controller, condition, run_controller
-from tests.cluster.site import Site, accepted, counted, gateway, route
+from tests.cluster.site import Site, accepted, counted, gateway, route, settled
 from tests.rig.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -243,22 +243,16 @@ async def test_of_two_installations_of_one_name_one_has_the_proxies_and_neither_
             edited = gateway(former, "edge", 8081)
             await site.apply(edited)
             await eventually(lambda: is_observed(site), what="the edit is seen", within=30)
-            before = [await deployed(each) for each in (former, latter)]
+            before = [await settled(each, 'verb="apply"') for each in (former, latter)]
             for number in range(5):
                 await site.apply(route(former, "edited", ["edge"], f"/{number}"))
                 await eventually(lambda: accepted(site, "edited"), what="the status of an edit", within=15)
             assert await runs(site, latter)
-            assert [await deployed(each) for each in (former, latter)] == before
+            assert [await settled(each, 'verb="apply"') for each in (former, latter)] == before
 
 
 async def says_so(controller: Controller) -> bool:
     return "another installation of this controller's name has taken an object" in controller.log()
-
-
-async def deployed(controller: Controller) -> float:
-    """Return how often a controller has applied objects."""
-    _status, text = await controller.ask("/metrics", controller.metrics)
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if 'verb="apply"' in line)
 
 
 def shared(controller: Controller) -> dict[str, Any]:
