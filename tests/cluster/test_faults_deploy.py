@@ -206,7 +206,7 @@ async def test_a_class_that_changes_hands_is_left_by_one_and_taken_by_the_other(
         edge["spec"]["gatewayClassName"] = "shared"
         await site.apply(shared(hers), edge)
         await eventually(lambda: runs(site, hers), what="hers runs it", within=30)
-        before = await counted(his, "api_writes_total")
+        before = await settled(his)
         written = await counted(hers, "api_writes_total")
         edge["spec"]["listeners"][0]["port"] = 8081
         await site.apply(edge)
