@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import ECHO
+from tests.cluster.processes import wait_until
 
 HTTP: Final = 8080
 HBONE: Final = 15008
@@ -41,9 +44,11 @@ class Echo:
         self._labels = {"app": name, "version": version, **(labels or {})}
 
     def deploy(self) -> None:
-        """Create it, or change it, and wait until it is ready."""
+        """Create it, or change it, and wait until it is ready and its Service leads to it."""
         self.cluster.apply(*self._objects())
         self.cluster.wait_deployed(self.namespace, self.name)
+        address = self.cluster.get("-n", self.namespace, "service", self.name)["spec"]["clusterIP"]
+        wait_until(lambda: self._accepts(address), what=f"kube-proxy leads to {self.host}", within=15)
 
     @property
     def host(self) -> str:
@@ -76,6 +81,11 @@ class Echo:
             *arguments,
             url,
         )
+
+    def _accepts(self, address: str) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(self.cluster.reach(address, 80), timeout=1):
+            return True
+        return False
 
     def _objects(self) -> list[Mapping[str, Any]]:
         meta = {"name": self.name, "namespace": self.namespace}
