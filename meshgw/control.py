@@ -101,10 +101,7 @@ class Control:
     @property
     def aside(self) -> Batch:
         """What has been set aside, to be tried again: it may have been something else's fault."""
-        batch: Batch = {}
-        for (table, key), one in self._aside.items():
-            batch.setdefault(table, {})[key] = one.row
-        return batch
+        return _batch((table, key, one.row) for (table, key), one in self._aside.items())
 
     def hold(self, held: frozenset[ResourceKey]) -> None:
         """Keep these resources from the proxies (listeners whose address somebody else holds), and release others."""

@@ -16,7 +16,7 @@ from tests.bench.latency import Latency
 from tests.bench.machine import describe
 from tests.bench.memory import Footprint
 from tests.bench.page import PAGE, replace_first
-from tests.bench.report import Results, Step, judge, render
+from tests.bench.report import Results, Step, judge, render, say, tell
 from tests.bench.translate import Translation
 
 HERE = Path(__file__).parent
@@ -43,20 +43,17 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     results = _measure(QUICK if options.quick else FULL)
-    _say(f"all done in {time.monotonic() - began:.0f} s")
+    say(f"all done in {time.monotonic() - began:.0f} s")
     path = options.output or (None if options.quick else _default_path(results))
     if path is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     if options.quick:
         return 0
     PAGE.write_text(replace_first(PAGE.read_text(), render(results)))
-    _say(f"wrote {PAGE}")
-    verdicts = judge(results)
-    for verdict in verdicts:
-        _say(f"{'ok  ' if verdict.met else 'MISS'} {verdict.what}: {verdict.measured} (target {verdict.target})")
-    return 0 if all(verdict.met for verdict in verdicts) else 1
+    say(f"wrote {PAGE}")
+    return tell(judge(results))
 
 
 def _measure(plan: Plan) -> Results:
@@ -64,7 +61,7 @@ def _measure(plan: Plan) -> Results:
     found: dict[str, list[bytes]] = {module: [] for module in plan}
     machine, steps = describe(), []
     for number, (module, size, changes) in enumerate(runs, 1):
-        _say(f"[{number}/{len(runs)}] {module} with {size} routes, {changes} changes of each kind ...")
+        say(f"[{number}/{len(runs)}] {module} with {size} routes, {changes} changes of each kind ...")
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", module, str(size), str(changes)], stdout=subprocess.PIPE, check=True
@@ -72,7 +69,7 @@ def _measure(plan: Plan) -> Results:
         found[module].append(done.stdout)
         seconds, load = time.monotonic() - began, os.getloadavg()[0]
         steps.append(Step(module=module, routes=size, seconds=round(seconds, 1), load=round(load, 2)))
-        _say(f"      {seconds:.0f} s, load {load:.1f}")
+        say(f"      {seconds:.0f} s, load {load:.1f}")
     return Results(
         machine=machine,
         steps=steps,
@@ -85,11 +82,6 @@ def _measure(plan: Plan) -> Results:
 def _default_path(results: Results) -> Path:
     day = dt.datetime.now(dt.UTC).date().isoformat()
     return HERE / "results" / f"{day}-{results.machine.name}.json"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

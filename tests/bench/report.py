@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -47,6 +48,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     measured: str
     target: str
     met: bool
+
+
+def say(text: str) -> None:
+    """Say how far the benchmark is."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def tell(verdicts: Sequence[Verdict]) -> int:
+    """Say what became of the targets; return 1 when one is missed."""
+    for verdict in verdicts:
+        say(f"{'ok  ' if verdict.met else 'MISS'} {verdict.what}: {verdict.measured} (target {verdict.target})")
+    return 0 if all(verdict.met for verdict in verdicts) else 1
 
 
 def judge(results: Results) -> list[Verdict]:

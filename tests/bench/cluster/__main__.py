@@ -17,7 +17,7 @@ from tests.bench.cluster.places import PLACES
 from tests.bench.cluster.report import Results, judge, render
 from tests.bench.machine import describe
 from tests.bench.page import PAGE, replace_cluster
-from tests.bench.report import Step, Verdict
+from tests.bench.report import Step, say, tell
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -36,48 +36,36 @@ def main() -> int:
     began = time.monotonic()
     place = options.on or ("apiserver" if options.quick else "local")
     results = _measure(QUICK if options.quick else FULL, place)
-    _say(f"all done in {time.monotonic() - began:.0f} s")
+    say(f"all done in {time.monotonic() - began:.0f} s")
     path = options.output or (None if options.quick else _default_path(results))
     if path is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     if options.quick:
         return 0
     PAGE.write_text(replace_cluster(PAGE.read_text(), render(results)))
-    _say(f"wrote {PAGE}")
+    say(f"wrote {PAGE}")
     return tell(judge(results))
-
-
-def tell(verdicts: list[Verdict]) -> int:
-    """Say what became of the targets; return 1 when one is missed."""
-    for verdict in verdicts:
-        _say(f"{'ok  ' if verdict.met else 'MISS'} {verdict.what}: {verdict.measured} (target {verdict.target})")
-    return 0 if all(verdict.met for verdict in verdicts) else 1
 
 
 def _measure(plan: tuple[tuple[int, int, int], ...], place: str) -> Results:
     machine, steps, runs = describe(), [], []
     for number, (size, changes, crowd) in enumerate(plan, 1):
-        _say(f"[{number}/{len(plan)}] a cluster with {size:,} routes, {changes} changes of each kind ...")
+        say(f"[{number}/{len(plan)}] a cluster with {size:,} routes, {changes} changes of each kind ...")
         began = time.monotonic()
         command = [sys.executable, "-m", "tests.bench.cluster.measure", place, *map(str, (size, changes, crowd))]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         runs.append(msgspec.json.decode(done.stdout, type=Run))
         seconds, load = time.monotonic() - began, os.getloadavg()[0]
         steps.append(Step(module="tests.bench.cluster", routes=size, seconds=round(seconds, 1), load=round(load, 2)))
-        _say(f"      {seconds:.0f} s, load {load:.1f}")
+        say(f"      {seconds:.0f} s, load {load:.1f}")
     return Results(place=place, machine=machine, steps=steps, runs=runs)
 
 
 def _default_path(results: Results) -> Path:
     day = dt.datetime.now(dt.UTC).date().isoformat()
     return RESULTS / f"{day}-{results.machine.name}-cluster.json"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":
