@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.access import Access
+from tests.cluster.images import image
 from tests.cluster.processes import wait_until
 
 DOMAIN: Final = "cluster.local"
@@ -19,6 +20,10 @@ _DNS: Final = "/api/v1/namespaces/kube-system/services/kube-dns"
 
 class Cluster(Access, ABC):
     """An `Access` to a cluster with nodes. Pod, Service and load balancer addresses can be dialled as `reach` says."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        super().__init__(kubeconfig)
+        self._provided: set[str] = set()
 
     @property
     @abstractmethod
@@ -29,13 +34,15 @@ class Cluster(Access, ABC):
     def load_image(self, archive: Path) -> None:
         """Import an image archive (OCI or Docker) on every node; its name in the cluster is the one in the archive."""
 
-    @abstractmethod
     def reach(self, address: str, port: int) -> tuple[str, int]:
-        """Return what to dial here to reach a TCP port of a pod, a Service or a load balancer."""
+        """Return what to dial here to reach a TCP port of a pod, a Service or a load balancer: all are routed."""
+        return address, port
 
-    @abstractmethod
     def provide(self, name: str) -> None:
         """Have an image of `tests.cluster.images.RECIPES` in the cluster."""
+        if name not in self._provided:
+            self.load_image(image(name))
+            self._provided.add(name)
 
     def resolve(self, name: str) -> str:
         """Return the IPv4 address that the cluster's DNS has for a full name; raises LookupError."""

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from tests.cluster.access import KubectlError
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import image
 from tests.cluster.pki import write_private
 from tests.cluster.programs import executable
 
@@ -41,7 +40,6 @@ class ExistingCluster(Cluster):
     def __init__(self, kubeconfig: Path, loader: str) -> None:
         super().__init__(kubeconfig)
         self._loader = shlex.split(loader)
-        self._provided: set[str] = set()
 
     @property
     def host(self) -> str:
@@ -58,16 +56,6 @@ class ExistingCluster(Cluster):
         )
         if finished.returncode:
             raise KubectlError(f"{shlex.join(self._loader)} {archive}: {finished.stderr.strip() or finished.stdout}")
-
-    def provide(self, name: str) -> None:
-        """Have an image of `tests.cluster.images.RECIPES` in the cluster."""
-        if name not in self._provided:
-            self.load_image(image(name))
-            self._provided.add(name)
-
-    def reach(self, address: str, port: int) -> tuple[str, int]:
-        """Return the address itself."""
-        return address, port
 
 
 @contextmanager

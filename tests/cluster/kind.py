@@ -21,7 +21,6 @@ from tests.cluster import cgroups, docker, kind_config, node_image
 from tests.cluster.balancer_image import balancer_image
 from tests.cluster.cluster import DOMAIN, Cluster
 from tests.cluster.docker import Docker, run_private_docker, use_ordinary_docker
-from tests.cluster.images import image
 from tests.cluster.kind_config import Node
 from tests.cluster.namespaces import ROOT, ClusterError
 from tests.cluster.pki import write_private
@@ -64,7 +63,6 @@ class KindCluster(Cluster):
         """Its nodes; the name of each is that of its container."""
 
         self._host = daemon.host()
-        self._provided: set[str] = set()
 
     @property
     def host(self) -> str:
@@ -81,16 +79,6 @@ class KindCluster(Cluster):
 
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(load, self.nodes))
-
-    def provide(self, name: str) -> None:
-        """Have an image of `tests.cluster.images.RECIPES` in the cluster."""
-        if name not in self._provided:
-            self.load_image(image(name))
-            self._provided.add(name)
-
-    def reach(self, address: str, port: int) -> tuple[str, int]:
-        """Return the address itself: all of the cluster's are routed to it."""
-        return address, port
 
     def dns_answers(self) -> bool:
         """Whether names of the cluster are resolved."""

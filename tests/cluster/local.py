@@ -121,10 +121,6 @@ class LocalCluster(Cluster):
             self._images[name] = self._importers.submit(self._import_named, name)
         self._images[name].result()
 
-    def reach(self, address: str, port: int) -> tuple[str, int]:
-        """Return the address itself: all of the cluster's are routed to it."""
-        return address, port
-
     def run(
         self, command: Sequence[str | Path], *, check: bool = True, within: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
